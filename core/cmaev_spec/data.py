@@ -1,0 +1,72 @@
+"""Which videos, which frames of them, and how they are augmented."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cmaev_spec.base import Spec
+
+
+class ClipSpec(Spec):
+    """The geometry of one clip: `frames` frames, `stride` raw frames apart, `size` pixels square."""
+
+    frames: int = Field(16, ge=2, le=128, multiple_of=2)
+    stride: int = Field(4, ge=1, le=64)
+    size: int = Field(224, ge=8, le=1024)
+
+    @property
+    def span(self) -> int:
+        """Raw frames a clip reaches over."""
+        return self.frames * self.stride
+
+
+class DataSpec(Spec):
+    """What every job that reads videos needs."""
+
+    index: str = Field(description="index file: `path,label` csv or `path label` text")
+    root: str | None = Field(None, description="folder that relative paths of the index start from")
+    clip: ClipSpec = ClipSpec()
+    workers: int = Field(0, ge=0, le=64, description="loader processes per training process")
+    cache: Literal["none", "memory"] = Field(
+        "none", description="memory: decode every video once and keep its frames as uint8"
+    )
+
+
+class PretrainData(DataSpec):
+    """Unlabelled clips, two views each (paper section 3; labels of the index are ignored)."""
+
+    temporal_shift: int | None = Field(
+        None, ge=0, description="p, the largest shift of the target view in raw frames; None: 2 x stride"
+    )
+    crop_scales: tuple[float, ...] = Field((1.0, 0.875, 0.75, 0.66), min_length=1)
+    hflip: bool = False
+    color_augment: bool = Field(True, description="jitter, grey and blur on the target view only")
+
+    @property
+    def shift(self) -> int:
+        """The largest temporal shift p, in raw frames."""
+        return 2 * self.clip.stride if self.temporal_shift is None else self.temporal_shift
+
+
+class FinetuneData(DataSpec):
+    """Labelled clips."""
+
+    val_index: str = Field(description="index of the videos that the result is measured on")
+    labels: tuple[str, ...] | None = Field(
+        None, min_length=2, description="label names in order; None: those of the index, sorted"
+    )
+    crop_area: tuple[float, float] = Field(
+        (0.08, 1.0), description="random resized crop: least and largest share of the area"
+    )
+    hflip: bool = Field(False, description="leave off where left and right are different labels")
+
+
+class EvaluateData(Spec):
+    """Labelled videos to measure a finetuned run on; clip geometry and labels are the run's own."""
+
+    index: str
+    root: str | None = None
+    num_clips: int = Field(1, ge=1, le=100, description="views in time")
+    num_crops: int = Field(1, ge=1, le=9, description="views along the longer side")
+    batch_size: int = Field(32, ge=1)
+    workers: int = Field(0, ge=0, le=64)

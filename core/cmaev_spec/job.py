@@ -1,0 +1,183 @@
+"""The job specification: one frozen model per kind of job, told apart by `kind`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from cmaev_spec.base import Spec
+from cmaev_spec.data import EvaluateData, FinetuneData, PretrainData
+from cmaev_spec.exits import BadInput
+from cmaev_spec.model import ClassifierSpec, EncoderSpec, ObjectiveSpec
+from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
+from cmaev_spec.resources import ResourceSpec, RunControlSpec
+
+RunRef = Annotated[
+    str, Field(min_length=1, description="`job:<id>` of a finished job, or the path of a run directory")
+]
+
+
+class SpecError(BadInput):
+    """A specification that cannot be used; `problems` lists (field, message)."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
+
+
+class JobBase(Spec):
+    """What every kind of job has."""
+
+    schema_version: Literal[1] = 1
+    name: str | None = Field(None, max_length=200, description="a label for people")
+    seed: int = Field(0, ge=0, lt=2**32)
+    resources: ResourceSpec = ResourceSpec()
+
+
+class TrainingJob(JobBase):
+    """What the kinds with a training loop share."""
+
+    run: RunControlSpec = RunControlSpec()
+
+
+def _check_batch(optim: OptimSpec, resources: ResourceSpec) -> None:
+    divisor = resources.world_size * optim.accumulate
+    if optim.batch_size % divisor:
+        raise ValueError(
+            f"optim.batch_size ({optim.batch_size}) must be a multiple of nodes x "
+            f"processes_per_node x accumulate ({divisor})"
+        )
+
+
+class PretrainJob(TrainingJob):
+    """Self-supervised CMAE-V pretraining on unlabelled videos."""
+
+    kind: Literal["pretrain"]
+    model: EncoderSpec = EncoderSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    data: PretrainData
+    optim: OptimSpec
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_batch(self.optim, self.resources)
+        return self
+
+
+class FinetuneJob(TrainingJob):
+    """Supervised training of a classifier, from a pretrained run or from scratch."""
+
+    kind: Literal["finetune"]
+    init: RunRef | None = Field(None, description="pretrained run; None trains from scratch")
+    model: ClassifierSpec = ClassifierSpec()
+    data: FinetuneData
+    optim: FinetuneOptimSpec
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_batch(self.optim, self.resources)
+        return self
+
+
+class EvaluateJob(JobBase):
+    """Multi-view evaluation of a finetuned run."""
+
+    kind: Literal["evaluate"]
+    source: RunRef
+    data: EvaluateData
+
+
+class ExportJob(JobBase):
+    """ONNX file and TorchServe archive of a finetuned run."""
+
+    kind: Literal["export"]
+    source: RunRef
+    model_name: str = Field("action-recogniser", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    num_clips: int = Field(1, ge=1, le=20, description="views in time that an answer averages")
+
+
+JobSpec = Annotated[
+    PretrainJob | FinetuneJob | EvaluateJob | ExportJob, Field(discriminator="kind")
+]
+JOB_ADAPTER: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
+
+
+def parse_job(data: object) -> JobSpec:
+    """Validates plain data into a job.
+
+    Raises:
+        SpecError: naming each field that is wrong and why.
+    """
+    try:
+        return JOB_ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise SpecError(
+            [(_field(item["loc"]), _message(item)) for item in error.errors(include_url=False)]
+        ) from None
+
+
+def load_job(path: str | Path, *, overrides: Iterable[str] = ()) -> JobSpec:
+    """Reads a job from a YAML or JSON file and applies `a.b=value` overrides.
+
+    Raises:
+        SpecError: if the file cannot be read, is not a mapping, or does not validate.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError([("spec", f"cannot read {path}: {error.strerror}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError([("spec", f"{path} is not YAML: {error}")]) from None
+    if not isinstance(data, dict):
+        raise SpecError([("spec", f"{path} must hold a mapping with a `kind`")])
+    return parse_job(apply_overrides(data, overrides))
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Returns `data` with each `dotted.key=yaml-value` set.
+
+    Raises:
+        SpecError: for an override without `=` or through a value that is not a mapping.
+    """
+    result: dict[str, Any] = {**data}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise SpecError([("override", f"{override!r} must read dotted.key=value")])
+        *parents, leaf = key.split(".")
+        node = result
+        for parent in parents:
+            child = node.get(parent) or {}
+            if not isinstance(child, dict):
+                raise SpecError([(key, f"{parent!r} is not a mapping")])
+            node[parent] = node = {**child}
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SpecError([(key, f"{text!r} is not a YAML value")]) from None
+    return result
+
+
+def referenced_run(job: JobSpec) -> str | None:
+    """The run that a job starts from, if it needs one."""
+    if isinstance(job, FinetuneJob):
+        return job.init
+    if isinstance(job, EvaluateJob | ExportJob):
+        return job.source
+    return None
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    kinds = {"pretrain", "finetune", "evaluate", "export"}
+    parts = list(location[1:] if location and location[0] in kinds else location)
+    return ".".join(str(part) for part in parts) or "kind"
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown field; check the spelling against the job's schema"
+    if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return "must be one of pretrain, finetune, evaluate, export"
+    return str(item["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,33 @@
+"""What is trained: the encoder, the pretraining objective, the classifier."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cmaev_spec.base import Spec
+
+
+class EncoderSpec(Spec):
+    """The encoder, by its registered name. Frames and size follow from the clip (data.clip)."""
+
+    name: str = Field("cmaev_vit_nano_patch8_32", description="a name listed by list_models()")
+    drop_path_rate: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class ClassifierSpec(EncoderSpec):
+    """An encoder with mean pooling and a linear head."""
+
+    head_drop_rate: float = Field(0.0, ge=0.0, lt=1.0)
+    init_scale: float = Field(0.001, gt=0.0, description="factor on the head's initial weights")
+
+
+class ObjectiveSpec(Spec):
+    """The CMAE-V objective L = L_r + lambda_c L_c; the defaults are method.md section 8."""
+
+    mask_ratio: float = Field(0.9, gt=0.0, lt=1.0, description="share of tubes hidden")
+    decoder_depth: int | None = Field(None, ge=1, description="None: the registered depth")
+    contrast_weight: float = Field(1.0, ge=0.0, description="lambda_c; 0 is reconstruction only")
+    contrast_scale: Literal["two_tau", "one"] = "two_tau"
+    temperature: float = Field(0.07, gt=0.0, description="tau of InfoNCE")
+    momentum: float = Field(0.996, ge=0.0, le=1.0, description="mu of the EMA target")
+    target_final_norm: bool = True

@@ -1,0 +1,34 @@
+"""What a job runs on."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cmaev_spec.base import Spec
+
+
+class ResourceSpec(Spec):
+    """Processes, devices and, in a cluster, requests of one training pod."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    nodes: int = Field(1, ge=1, le=1024)
+    processes_per_node: int = Field(1, ge=1, le=16, description="one per GPU")
+    threads: int | None = Field(None, ge=1, description="CPU threads per process; None: PyTorch's")
+    cpus: float = Field(2.0, gt=0.0, description="CPU cores per pod")
+    memory_gib: float = Field(8.0, gt=0.0, description="memory per pod")
+
+    @property
+    def world_size(self) -> int:
+        """Training processes over all nodes."""
+        return self.nodes * self.processes_per_node
+
+
+class RunControlSpec(Spec):
+    """How a run logs and saves; nothing here changes its result."""
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on CUDA, fp32 on the CPU"
+    )
+    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept")
+    log_every: int = Field(10, ge=1, description="steps between metrics")

@@ -1,0 +1,204 @@
+"""The run directory: where one run keeps all it writes.
+
+```
+spec.json        the job, canonical JSON; written first, claims the directory
+labels.json      label names in order, where the run has labels
+events.jsonl     what happened, append-only (cmaev_spec.events)
+metrics.jsonl    one object per logged step; cut back to the checkpoint on resume
+summary.json     the figures of a finished run
+log.txt          what the runner printed
+checkpoints/step-00000120/{model.safetensors,state/,manifest.json}
+pictures/  export/
+```
+A checkpoint is complete when its `manifest.json` is there; the manifest is written last.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cmaev_spec.base import Spec
+from cmaev_spec.files import sha256_file, sync_directory, write_atomic
+from cmaev_spec.job import JobSpec, SpecError, parse_job
+from cmaev_spec.wire import canonical_json
+
+
+class FileEntry(Spec):
+    """Size and hash of a file in a checkpoint."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Spec):
+    """What makes a checkpoint complete."""
+
+    schema_version: int = 1
+    step: int
+    epoch: float
+    spec_hash: str
+    files: dict[str, FileEntry]
+
+
+class RunDir:
+    """Paths and claims of one run directory."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+
+    @property
+    def spec(self) -> Path:
+        """The job specification."""
+        return self.path / "spec.json"
+
+    @property
+    def labels(self) -> Path:
+        """Label names in order."""
+        return self.path / "labels.json"
+
+    @property
+    def events(self) -> Path:
+        """The append-only event log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The figures of a finished run."""
+        return self.path / "summary.json"
+
+    @property
+    def log(self) -> Path:
+        """What the runner printed."""
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self) -> Path:
+        """Folder of pictures for people."""
+        return self.path / "pictures"
+
+    @property
+    def export(self) -> Path:
+        """Folder of exported files."""
+        return self.path / "export"
+
+    def claim(self, job: JobSpec) -> None:
+        """Creates the directory and writes `spec.json`, or checks that it holds the same job.
+
+        Raises:
+            SpecError: if the directory belongs to another run, or holds other files.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = canonical_json(job)
+        if self.spec.exists():
+            if self.spec.read_text() != text:
+                raise SpecError(
+                    [("run_dir", f"{self.path} belongs to another run; choose an empty directory")]
+                )
+            return
+        ours = {self.log.name, ".claim"}
+        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in ours]
+        if strangers:
+            raise SpecError(
+                [("run_dir", f"{self.path} is not empty and is no run directory; choose another")]
+            )
+        write_atomic(self.spec, text)
+
+    def read_job(self) -> JobSpec:
+        """The job that this directory belongs to.
+
+        Raises:
+            SpecError: if the directory is not there or holds no run.
+        """
+        if not self.spec.is_file():
+            raise SpecError([("run", f"{self.path} is not a run directory: it has no spec.json")])
+        return parse_job(json.loads(self.spec.read_text()))
+
+    def read_labels(self) -> tuple[str, ...]:
+        """Label names in order; empty where the run has none."""
+        if not self.labels.is_file():
+            return ()
+        return tuple(json.loads(self.labels.read_text()))
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Checkpoints that have a manifest, oldest first; their hashes are not checked here."""
+        return sorted(path.parent for path in self.checkpoints.glob("step-*/manifest.json"))
+
+    def resolve(self, relative: str) -> Path:
+        """A file of this run, by its path relative to the directory.
+
+        Raises:
+            ValueError: if the path leads out of the directory.
+        """
+        target = (self.path / relative).resolve()
+        if not target.is_relative_to(self.path.resolve()):
+            raise ValueError(f"{relative!r} leads out of the run directory")
+        return target
+
+
+def write_manifest(folder: Path, *, step: int, epoch: float, spec_hash: str) -> Manifest:
+    """Hashes every file below `folder`, makes them durable and writes the manifest, last."""
+    files: dict[str, FileEntry] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "manifest.json":
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+            entry = FileEntry(bytes=path.stat().st_size, sha256=sha256_file(path))
+            files[path.relative_to(folder).as_posix()] = entry
+    for directory in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        sync_directory(directory)
+    manifest = Manifest(step=step, epoch=epoch, spec_hash=spec_hash, files=files)
+    write_atomic(folder / "manifest.json", manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a checkpoint's manifest and checks every file against it.
+
+    Raises:
+        ValueError: naming the first file that is missing or differs.
+    """
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"checkpoint {folder.name}: {name} is missing")
+        if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            raise ValueError(f"checkpoint {folder.name}: {name} is damaged")
+    return manifest
+
+
+def resolve_run(reference: str, *, runs_dir: str | Path | None = None) -> RunDir:
+    """The run directory that `job:<id>` or a path stands for.
+
+    Args:
+        reference: `job:<id>`, looked up in `runs_dir` or CMAEV_RUNS_DIR, or a path.
+        runs_dir: folder that holds one run directory per job id.
+
+    Raises:
+        SpecError: if the reference needs a runs folder and there is none, or is malformed.
+    """
+    if not reference.startswith("job:"):
+        return RunDir(reference)
+    identifier = reference.removeprefix("job:")
+    folder = runs_dir or os.environ.get("CMAEV_RUNS_DIR")
+    if not folder:
+        raise SpecError([("run", f"{reference} needs CMAEV_RUNS_DIR, the folder of the job runs")])
+    if not identifier.replace("-", "").isalnum():
+        raise SpecError([("run", f"{reference} is not a job id")])
+    return RunDir(Path(folder) / identifier)
+
+
+def event_line(event: Any) -> str:
+    """One line of `events.jsonl`."""
+    return str(event.model_dump_json()) + "\n"
