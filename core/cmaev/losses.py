@@ -1,0 +1,132 @@
+"""The two losses of CMAE-V: pixel reconstruction (L_r) and InfoNCE (L_c).
+
+Shapes: B clips, K keys, N tokens, C channels, P = tubelet * patch * patch pixels per channel,
+D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def tubelets(video: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
+    """Cuts a video into its tubelets, pixels before channels.
+
+    Args:
+        video: (B, C, T, H, W).
+        tubelet_size: frames of a tubelet.
+        patch_size: height and width of a tubelet.
+
+    Returns:
+        (B, N, P, C) with N in (t, h, w) order and P in (frame, row, column) order.
+    """
+    B, C, T, H, W = video.shape
+    t, h, w = T // tubelet_size, H // patch_size, W // patch_size
+    x = video.reshape(B, C, t, tubelet_size, h, patch_size, w, patch_size)
+    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)  # (B, t, h, w, p0, p1, p2, C)
+    return x.reshape(B, t * h * w, tubelet_size * patch_size * patch_size, C)  # (B, N, P, C)
+
+
+def normalise_tubelets(pixels: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """Standardises each tubelet and channel over its pixels (method.md 1.3).
+
+    The standard deviation is the unbiased one, and `eps` is added to it, not to the variance.
+
+    Args:
+        pixels: (B, N, P, C).
+        eps: keeps flat tubelets finite.
+
+    Returns:
+        (B, N, P, C).
+    """
+    mean = pixels.mean(dim=-2, keepdim=True)  # (B, N, 1, C)
+    std = pixels.std(dim=-2, keepdim=True, correction=1)  # (B, N, 1, C)
+    return (pixels - mean) / (std + eps)
+
+
+def pixel_targets(
+    video: Tensor, *, tubelet_size: int, patch_size: int, normalise: bool = True
+) -> Tensor:
+    """What the decoder should predict: the pixels of every tubelet, channel fastest.
+
+    Args:
+        video: (B, C, T, H, W) with values in [0, 1].
+        tubelet_size: frames of a tubelet.
+        patch_size: height and width of a tubelet.
+        normalise: standardise per tubelet and channel.
+
+    Returns:
+        (B, N, P*C), fp32.
+    """
+    pixels = tubelets(video.float(), tubelet_size=tubelet_size, patch_size=patch_size)
+    if normalise:
+        pixels = normalise_tubelets(pixels)
+    return pixels.flatten(2)  # (B, N, P*C)
+
+
+def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L_r (equation 7): mean squared error over hidden tokens and their pixels.
+
+    Args:
+        prediction: (B, N_hidden, P*C).
+        target: (B, N_hidden, P*C).
+
+    Returns:
+        () fp32.
+    """
+    return F.mse_loss(prediction.float(), target.float())
+
+
+class Contrast(NamedTuple):
+    """InfoNCE and what to watch beside it; all () and all but `loss` detached."""
+
+    loss: Tensor
+    positive_similarity: Tensor
+    negative_similarity: Tensor
+    instance_accuracy: Tensor
+
+
+def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
+    """L_c (equation 5): each clip must find its own target among those of the global batch.
+
+    Computed in fp32 on cosine similarities. Keys of all ranks are gathered, without gradient.
+
+    Args:
+        query: (B, D) predictions of the online branch.
+        key: (B, D) projections of the target branch; B is the same on every rank.
+        temperature: tau.
+
+    Returns:
+        The loss, mean similarity of positives and of negatives, and top-1 instance accuracy.
+    """
+    q = F.normalize(query.float(), dim=-1)  # (B, D)
+    k = gather_keys(F.normalize(key.detach().float(), dim=-1))  # (K, D)
+    similarity = q @ k.T  # (B, K)
+    B, K = similarity.shape
+    offset = B * dist.get_rank() if _distributed() else 0
+    positive = torch.arange(B, device=q.device) + offset  # (B,)
+    loss = F.cross_entropy(similarity / temperature, positive)
+    with torch.no_grad():
+        own = similarity.gather(1, positive[:, None]).sum()  # ()
+        return Contrast(
+            loss=loss,
+            positive_similarity=own / B,
+            negative_similarity=(similarity.sum() - own) / max(1, B * (K - 1)),
+            instance_accuracy=(similarity.argmax(dim=1) == positive).float().mean(),
+        )
+
+
+def gather_keys(key: Tensor) -> Tensor:
+    """Keys of all ranks in rank order, (K, D) from (B, D); the identity in a single process."""
+    if not _distributed():
+        return key
+    parts = [torch.empty_like(key) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, key.contiguous())
+    return torch.cat(parts)  # (K, D)
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
