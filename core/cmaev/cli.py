@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 import typer
 
+from cmaev import k8s_cli
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_BAD_INPUT, BadInput
 
@@ -30,6 +31,7 @@ def build() -> typer.Typer:
     app.command("version")(version)
     app.add_typer(data_app, name="data")
     app.add_typer(presets_app, name="presets")
+    k8s_cli.register(app)
     for point in sorted(entry_points(group="cmaev.commands"), key=lambda item: item.name):
         point.load()(app)
     return app
