@@ -3,8 +3,6 @@
 Shapes: B clips, N tokens, D width, h heads, d = D / h.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -66,7 +64,7 @@ def block_stack(
     drop_path_rate: float = 0.0,
 ) -> nn.ModuleList:
     """`depth` blocks whose drop path rises linearly from 0 to `drop_path_rate`."""
-    rates: Sequence[float] = torch.linspace(0, drop_path_rate, depth).tolist()
+    rates = [drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
     return nn.ModuleList(
         Block(dim, num_heads=num_heads, mlp_ratio=mlp_ratio, drop_path=rate) for rate in rates
     )

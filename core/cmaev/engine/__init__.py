@@ -1,0 +1,1 @@
+"""The training engine: one loop, and what it needs around it."""

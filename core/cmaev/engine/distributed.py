@@ -1,0 +1,101 @@
+"""Processes of one run: rank, world, device, and the few things they agree on."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cmaev_spec.exits import BadInput
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the run directory."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process raised its flag; all processes get the same answer."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of every process, in rank order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise mean over processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as it is trained: DDP with synchronised batch norm, or itself."""
+        if self.size == 1:
+            return module
+        if self.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def no_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Gradients are reduced in the last micro-batch of a step only."""
+    if last or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    return module.no_sync()
+
+
+def join(device: str) -> World:
+    """Joins the processes that the launcher started (RANK, WORLD_SIZE, LOCAL_RANK).
+
+    Raises:
+        BadInput: if CUDA is asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise BadInput("resources.device: cuda was asked for, but this machine has no usable GPU")
+    use_cuda = cuda and device != "cpu"
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    where = torch.device("cuda", local) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(where)
+    if size > 1:
+        backend = "nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    return World(rank=rank, size=size, device=where)
+
+
+def leave() -> None:
+    """Leaves the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

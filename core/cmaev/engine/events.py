@@ -1,0 +1,158 @@
+"""The two logs of a run: `events.jsonl` for the services, `metrics.jsonl` for curves."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from cmaev_spec.events import (
+    ArtifactEvent,
+    MetricEvent,
+    OutcomeEvent,
+    ProgressEvent,
+    RunEvent,
+    StartedEvent,
+    WarningEvent,
+)
+from cmaev_spec.files import sha256_file, write_atomic
+from cmaev_spec.rundir import RunDir, event_line
+
+ArtifactKind = Literal[
+    "checkpoint", "picture", "predictions", "onnx", "archive", "metrics", "other"
+]
+
+
+class EventLog:
+    """Appends events to `events.jsonl`; a disabled log (ranks other than 0) writes nothing."""
+
+    def __init__(self, run: RunDir, *, enabled: bool = True) -> None:
+        self._run = run
+        self._enabled = enabled
+        if enabled:
+            drop_partial_line(run.events)
+
+    def write(self, event: RunEvent) -> None:
+        """Appends one event and makes it durable."""
+        if not self._enabled:
+            return
+        with open(self._run.events, "a", encoding="utf-8") as file:
+            file.write(event_line(event))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def started(self, *, resumed_step: int, total_steps: int, device: str, message: str) -> None:
+        """The runner began."""
+        self.write(
+            StartedEvent(
+                time=time.time(),
+                resumed_step=resumed_step,
+                total_steps=total_steps,
+                device=device,
+                message=message,
+            )
+        )
+
+    def progress(
+        self,
+        stage: str,
+        *,
+        step: int,
+        total_steps: int,
+        epoch: float = 0.0,
+        clips_per_second: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """How far the run is."""
+        self.write(
+            ProgressEvent(
+                time=time.time(),
+                stage=stage,
+                step=step,
+                total_steps=total_steps,
+                epoch=epoch,
+                clips_per_second=clips_per_second,
+                eta_seconds=eta_seconds,
+            )
+        )
+
+    def metric(self, step: int, values: dict[str, float]) -> None:
+        """Named values at a step."""
+        self.write(MetricEvent(time=time.time(), step=step, values=values))
+
+    def artifact(self, kind: ArtifactKind, path: Path) -> None:
+        """A file of the run that is complete."""
+        if not self._enabled:
+            return
+        self.write(
+            ArtifactEvent(
+                time=time.time(),
+                kind=kind,
+                path=path.relative_to(self._run.path).as_posix(),
+                bytes=path.stat().st_size,
+                sha256=sha256_file(path),
+            )
+        )
+
+    def warning(self, message: str) -> None:
+        """Something a person should know about."""
+        self.write(WarningEvent(time=time.time(), message=message))
+
+    def outcome(
+        self,
+        status: Literal["succeeded", "failed", "stopped"],
+        *,
+        exit_code: int,
+        error: str | None = None,
+        summary: dict[str, float] | None = None,
+    ) -> None:
+        """The last word."""
+        self.write(
+            OutcomeEvent(
+                time=time.time(),
+                status=status,
+                exit_code=exit_code,
+                error=error,
+                summary=summary or {},
+            )
+        )
+
+
+class MetricLog:
+    """`metrics.jsonl`: one object per logged step, cut back to the checkpoint on resume."""
+
+    def __init__(self, path: Path, *, enabled: bool = True) -> None:
+        self._path = path
+        self._enabled = enabled
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a row."""
+        if self._enabled:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Drops rows after `step` and any partial last line."""
+        if not self._enabled or not self._path.exists():
+            return
+        drop_partial_line(self._path)
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_atomic(self._path, "".join(kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`; empty where there is none yet."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def drop_partial_line(path: Path) -> None:
+    """Truncates a line that a kill left without its end."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)

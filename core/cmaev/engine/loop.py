@@ -1,0 +1,230 @@
+"""The training loop, for every task, on one process or many.
+
+A run is exact: the order of samples depends on (seed, epoch) alone, a checkpoint holds the random
+state and the position in the epoch, so a resumed run repeats the uninterrupted one.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from cmaev.engine import checkpoint as ckpt
+from cmaev.engine.distributed import World, no_sync
+from cmaev.engine.events import EventLog, MetricLog
+from cmaev.engine.optim import build_optimizer, set_lr
+from cmaev.engine.precision import autocast, resolve
+from cmaev.engine.progress import ProgressDisplay
+from cmaev.engine.signals import StopRequest
+from cmaev.tasks.base import Batch, Task, to_device
+from cmaev_spec.optim import OptimSpec
+from cmaev_spec.resources import RunControlSpec
+from cmaev_spec.rundir import RunDir
+
+logger = logging.getLogger(__name__)
+
+
+class Loader(Protocol):
+    """Micro-batches of an epoch, from any position on."""
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Batches of `epoch`, without the first `start_batch`."""
+        ...
+
+
+class Window:
+    """Means of what was measured since the last logged step; kept on the device until read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Adds the losses of one micro-batch."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def take(self, world: World) -> dict[str, float]:
+        """The means over window and processes; the window is empty afterwards."""
+        names = list(self.sums)
+        means = world.mean(torch.stack([self.sums[name] for name in names]) / self.count)
+        self.sums, self.count = {}, 0
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+class Trainer:
+    """Runs a task to its end, or until it is asked to stop."""
+
+    def __init__(
+        self,
+        task: Task,
+        loader: Loader,
+        *,
+        optim: OptimSpec,
+        control: RunControlSpec,
+        steps_per_epoch: int,
+        run: RunDir,
+        spec_hash: str,
+        world: World,
+        events: EventLog,
+        stop: StopRequest,
+    ) -> None:
+        self.task, self.loader = task, loader
+        self.optim, self.control = optim, control
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = steps_per_epoch * optim.epochs
+        self.run, self.spec_hash = run, spec_hash
+        self.world, self.events, self.stop = world, events, stop
+        task.module.to(world.device)
+        self.module = world.wrap(task.module)
+        self.optimizer = build_optimizer(task.module, optim, layer_scale=task.layer_scale)
+        self.dtype = resolve(control.precision, world.device)
+        self.metrics = MetricLog(run.metrics, enabled=world.main)
+        self.window = Window()
+        self.step = 0
+        self._clock, self._clock_step, self._waited = time.monotonic(), 0, 0.0
+
+    def fit(self) -> Literal["finished", "stopped"]:
+        """Trains from the newest checkpoint, or from the start, to the last step."""
+        self._restore()
+        self.events.started(
+            resumed_step=self.step,
+            total_steps=self.total_steps,
+            device=str(self.world.device),
+            message=f"{self.task.name} on {self.world.size} process(es), {self.dtype}",
+        )
+        self._clock, self._clock_step = time.monotonic(), self.step
+        self.module.train()
+        with ProgressDisplay(
+            self.task.name, total=self.total_steps, enabled=self.world.main
+        ) as display:
+            while self.step < self.total_steps:
+                if self._train_epoch(display) == "stopped":
+                    return "stopped"
+        return "finished"
+
+    def _train_epoch(self, display: ProgressDisplay) -> Literal["finished", "stopped"]:
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        batches = self.loader.epoch(epoch, start_batch=done * self.optim.accumulate)
+        for _ in range(done, self.steps_per_epoch):
+            self._train_step(batches)
+            self.step += 1
+            if self.step % self.control.log_every == 0 or self.step == self.total_steps:
+                self._log(display)
+            if self.world.any(self.stop.requested) and self.step < self.total_steps:
+                self._save()
+                return "stopped"
+        if (epoch + 1) % self.control.checkpoint_every == 0 or self.step == self.total_steps:
+            self._save()
+        return "finished"
+
+    def _train_step(self, batches: Iterator[Batch]) -> None:
+        set_lr(self.optimizer, self.optim.lr_at(self.step, steps_per_epoch=self.steps_per_epoch))
+        for micro in range(self.optim.accumulate):
+            batch = self._next(batches)
+            with no_sync(self.module, last=micro == self.optim.accumulate - 1):
+                with autocast(self.dtype, self.world.device):
+                    losses = self.task.step(self.module, batch)
+                (losses["loss"] / self.optim.accumulate).backward()  # type: ignore[no-untyped-call]
+            self.window.add(losses)
+        if self.optim.clip_grad is not None:
+            torch.nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        start = time.monotonic()
+        batch = to_device(next(batches), self.world.device)
+        self._waited += time.monotonic() - start
+        return batch
+
+    def _log(self, display: ProgressDisplay) -> None:
+        means = self.window.take(self.world)
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(
+                f"the loss is {means['loss']} at step {self.step}; "
+                "lower optim.base_lr, or set optim.clip_grad"
+            )
+        elapsed = max(time.monotonic() - self._clock, 1e-9)
+        steps = self.step - self._clock_step
+        speed = steps * self.optim.batch_size / elapsed
+        epoch = self.step / self.steps_per_epoch
+        lr = self.optim.lr_at(self.step - 1, steps_per_epoch=self.steps_per_epoch)
+        row = {"step": self.step, "epoch": epoch, "lr": lr, **means}
+        timing = {"clips_per_second": speed, "data_wait": self._waited / elapsed}
+        self.metrics.append({**row, **timing})
+        self.events.metric(self.step, {"lr": lr, **means, **timing})
+        self.events.progress(
+            self.task.name,
+            step=self.step,
+            total_steps=self.total_steps,
+            epoch=epoch,
+            clips_per_second=speed,
+            eta_seconds=(self.total_steps - self.step) * elapsed / max(1, steps),
+        )
+        display.update(
+            self.step,
+            note=f"loss {means['loss']:.4f}  lr {lr:.2e}  {speed:.0f} clips/s  "
+            f"data {self._waited / elapsed:.0%}",
+        )
+        self._clock, self._clock_step, self._waited = time.monotonic(), self.step, 0.0
+
+    def _save(self) -> None:
+        random_states = self.world.gather(random_state(self.world.device))
+        windows = self.world.gather({k: v.cpu() for k, v in self.window.sums.items()})
+        if self.world.main:
+            folder = ckpt.save_checkpoint(
+                self.run,
+                step=self.step,
+                epoch=self.step / self.steps_per_epoch,
+                spec_hash=self.spec_hash,
+                model=self.task.module.state_dict(),
+                state={
+                    "optimizer": self.optimizer.state_dict(),
+                    "random": random_states,
+                    "windows": windows,
+                    "window_count": self.window.count,
+                },
+            )
+            ckpt.prune_checkpoints(self.run, keep=self.control.keep_checkpoints)
+            self.events.artifact("checkpoint", folder / ckpt.MODEL_FILE)
+        self.world.barrier()
+
+    def _restore(self) -> None:
+        folder = ckpt.newest_checkpoint(self.run)
+        if folder is None:
+            self.metrics.cut_back(0)
+            return
+        state: dict[str, Any] = ckpt.load_training_state(folder)
+        self.task.module.load_state_dict(ckpt.load_model_state(folder))
+        self.optimizer.load_state_dict(state["optimizer"])
+        if len(state["random"]) == self.world.size:
+            set_random_state(state["random"][self.world.rank], self.world.device)
+            sums = state["windows"][self.world.rank]
+            self.window.sums = {k: v.to(self.world.device) for k, v in sums.items()}
+            self.window.count = state["window_count"]
+        self.step = int(folder.name.removeprefix("step-"))
+        self.metrics.cut_back(self.step)
+        logger.info("resuming from %s", folder.name)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """State of PyTorch's generators; data has its own, derived from (seed, epoch, index)."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Puts PyTorch's generators where they were."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

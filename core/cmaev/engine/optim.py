@@ -1,0 +1,71 @@
+"""AdamW and its parameter groups (method.md 4.1, 5).
+
+Every group carries `lr_scale`; the loop sets `lr = schedule * lr_scale`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from cmaev_spec.optim import OptimSpec
+
+
+def build_optimizer(
+    module: nn.Module, spec: OptimSpec, *, layer_scale: Callable[[str], float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters of `module`.
+
+    Args:
+        module: the model.
+        spec: betas, epsilon, weight decay.
+        layer_scale: factor on the learning rate of a parameter, by its name; None is 1 for all.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decay = spec.weight_decay if has_decay(name, parameter) else 0.0
+            groups[decay, layer_scale(name) if layer_scale else 1.0].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+            for (decay, scale), parameters in groups.items()
+        ],
+        lr=0.0,
+        betas=spec.betas,
+        eps=spec.eps,
+        fused=True,
+    )
+
+
+def has_decay(name: str, parameter: nn.Parameter) -> bool:
+    """Weight decay applies to matrices and kernels, not to vectors or the mask token."""
+    return parameter.ndim > 1 and not name.endswith("mask_token")
+
+
+def layer_decay_scale(decay: float, *, depth: int) -> Callable[[str], float]:
+    """Layer-wise decay: `decay ** (depth + 1 - id)`.
+
+    Ids: embedding 0, block i -> i + 1, norm and head depth + 1.
+    """
+
+    def scale(name: str) -> float:
+        return float(decay ** (depth + 1 - layer_id(name, depth=depth)))
+
+    return scale
+
+
+def layer_id(name: str, *, depth: int) -> int:
+    """The layer a classifier's parameter belongs to."""
+    if name.startswith("encoder.patch_embed."):
+        return 0
+    block = re.match(r"encoder\.blocks\.(\d+)\.", name)
+    return int(block.group(1)) + 1 if block else depth + 1
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the scheduled rate, times each group's own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -1,0 +1,18 @@
+"""Numeric precision of a run."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+
+def resolve(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: bf16 on CUDA and fp32 on the CPU unless chosen."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
+    """Autocast to `dtype`; a no-op for fp32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

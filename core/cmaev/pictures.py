@@ -1,0 +1,110 @@
+"""Pictures for people: what the decoder rebuilds, and how the losses went.
+
+Shapes: B clips, C channels, N tokens, P pixels per tubelet and channel.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cmaev.losses import tubelets
+from cmaev.models.cmaev import CMAEV, split_mask
+from cmaev.models.tubelet import gather_tokens
+from cmaev_spec.files import write_atomic
+
+
+@torch.inference_mode()
+def reconstruct(model: CMAEV, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Original, masked and rebuilt clips.
+
+    The decoder predicts standardised pixels; mean and deviation of the true tubelets bring them
+    back to colours. Visible tubelets are shown as they are.
+
+    Args:
+        model: a pretrained model.
+        video: (B, C, T, H, W), normalised.
+        mask: (B, N) bool, True = hidden.
+
+    Returns:
+        Three (B, T, H, W, C) uint8 tensors.
+    """
+    was_training = model.training
+    model.eval()
+    visible, hidden = split_mask(mask)
+    prediction = model.decode(model.encoder(video, visible), visible, hidden)  # (B, M, P*C)
+    model.train(was_training)
+
+    encoder = model.encoder
+    shape = {"tubelet_size": encoder.tubelet_size, "patch_size": encoder.patch_size}
+    pixels = tubelets(video * model.std + model.mean, **shape)  # (B, N, P, C)
+    B, N, P, C = pixels.shape
+    true = gather_tokens(pixels.flatten(2), hidden).reshape(B, -1, P, C)  # (B, M, P, C)
+    std, mean = torch.std_mean(true, dim=2, keepdim=True)  # (B, M, 1, C)
+    rebuilt = prediction.reshape(B, -1, P, C) * (std + 1e-6) + mean  # (B, M, P, C)
+
+    index = hidden[:, :, None].expand(-1, -1, P * C)  # (B, M, P*C)
+    flat = pixels.flatten(2)  # (B, N, P*C)
+    grey = flat.scatter(1, index, torch.full_like(flat, 0.5))
+    filled = flat.scatter(1, index, rebuilt.flatten(2))
+    original, masked, whole = (
+        _untubelet(x.reshape(B, N, P, C), encoder.grid, **shape) for x in (flat, grey, filled)
+    )
+    return original, masked, whole
+
+
+def reconstruction_strip(model: CMAEV, video: Tensor, mask: Tensor, path: Path) -> None:
+    """Writes a PNG with three rows per clip: original, masked, rebuilt; one column per frame."""
+    rows = []
+    for clip in zip(*(part.cpu().numpy() for part in reconstruct(model, video, mask)), strict=True):
+        rows.append(np.concatenate([np.concatenate(list(frames), axis=1) for frames in clip]))
+    picture = Image.fromarray(np.concatenate(rows))
+    factor = max(1, round(96 / video.shape[-1]))
+    size = (picture.width * factor, picture.height * factor)
+    _save_png(picture.resize(size, Image.Resampling.NEAREST), path)
+
+
+def loss_curve(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
+    """Writes a PNG with every loss of `metrics.jsonl` over the steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in (rows[0] if rows else {}) if name.startswith("loss")]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def _untubelet(
+    x: Tensor, grid: tuple[int, int, int], *, tubelet_size: int, patch_size: int
+) -> Tensor:
+    """(B, N, P, C) in [0, 1] -> (B, T, H, W, C) uint8, the inverse of `losses.tubelets`."""
+    B, _, _, C = x.shape
+    t, h, w = grid
+    x = x.reshape(B, t, h, w, tubelet_size, patch_size, patch_size, C)
+    x = x.permute(0, 1, 4, 2, 5, 3, 6, 7)  # (B, t, p0, h, p1, w, p2, C)
+    x = x.reshape(B, t * tubelet_size, h * patch_size, w * patch_size, C)  # (B, T, H, W, C)
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+

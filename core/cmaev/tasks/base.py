@@ -1,0 +1,37 @@
+"""What the loop needs of a task."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+class Task(Protocol):
+    """A training objective: a batch in, a dictionary with `loss` out."""
+
+    name: str
+    module: nn.Module
+    """What is trained, saved and wrapped for several processes."""
+
+    def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The losses of one micro-batch on the device; `module` is `self.module`, maybe wrapped.
+
+        Returns:
+            `loss`, to be differentiated, and detached () tensors to be logged.
+        """
+        ...
+
+    def layer_scale(self, name: str) -> float:
+        """Factor on the learning rate of the parameter called `name`."""
+        ...
+
+    def after_step(self) -> None:
+        """Runs after every optimiser step."""
+        ...
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Moves a batch; asynchronous where the loader pinned its memory."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

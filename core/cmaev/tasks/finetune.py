@@ -1,0 +1,39 @@
+"""Finetuning: cross-entropy on labelled clips (method.md 5)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cmaev.engine.optim import layer_decay_scale
+from cmaev.models.classifier import VideoClassifier
+from cmaev.models.frames import FrameNormaliser
+from cmaev.tasks.base import Batch
+
+
+class FinetuneTask:
+    """Batches hold `video` (B, T, H, W, C) uint8 and `label` (B,)."""
+
+    name = "finetune"
+
+    def __init__(
+        self, module: VideoClassifier, *, label_smoothing: float, layer_decay: float
+    ) -> None:
+        self.module: VideoClassifier = module
+        self.normalise = FrameNormaliser()
+        self.label_smoothing = label_smoothing
+        self._scale = layer_decay_scale(layer_decay, depth=len(module.encoder.blocks))
+
+    def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Loss and training accuracy of one micro-batch."""
+        video = self.normalise.to(batch["video"].device)(batch["video"])  # (B, C, T, H, W)
+        logits: Tensor = module(video)  # (B, num_classes)
+        label = batch["label"]  # (B,)
+        loss = F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
+        accuracy = (logits.detach().argmax(dim=1) == label).float().mean()
+        return {"loss": loss, "train_accuracy": accuracy}
+
+    def layer_scale(self, name: str) -> float:
+        """Deeper layers learn faster."""
+        return self._scale(name)
+
+    def after_step(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,36 @@
+"""Pretraining: CMAE-V on pairs of views (paper section 3)."""
+
+from torch import Tensor, nn
+
+from cmaev.masking import num_visible
+from cmaev.models.cmaev import CMAEV
+from cmaev.models.frames import FrameNormaliser
+from cmaev.tasks.base import Batch
+
+
+class PretrainTask:
+    """Batches hold `online` and `target` (B, T, H, W, C) uint8 and `mask` (B, N), True = hidden."""
+
+    name = "pretrain"
+
+    def __init__(self, module: CMAEV, *, mask_ratio: float, momentum: float) -> None:
+        self.module: CMAEV = module
+        self.normalise = FrameNormaliser()
+        self.momentum = momentum
+        self.num_visible = num_visible(module.encoder.grid, mask_ratio)
+
+    def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Losses of one micro-batch."""
+        normalise = self.normalise.to(batch["online"].device)
+        online = normalise(batch["online"])  # (B, C, T, H, W)
+        target = normalise(batch["target"])  # (B, C, T, H, W)
+        losses: dict[str, Tensor] = module(online, target, batch["mask"], self.num_visible)
+        return losses
+
+    def layer_scale(self, name: str) -> float:
+        """Pretraining has one rate for all layers."""
+        return 1.0
+
+    def after_step(self) -> None:
+        """Moves the target after the online branch."""
+        self.module.update_target(self.momentum)
