@@ -8,7 +8,7 @@ from cmaev_spec.base import Spec
 
 
 class ClipSpec(Spec):
-    """The geometry of one clip: `frames` frames, `stride` raw frames apart, `size` pixels square."""
+    """One clip: `frames` frames, `stride` raw frames apart, `size` pixels square."""
 
     frames: int = Field(16, ge=2, le=128, multiple_of=2)
     stride: int = Field(4, ge=1, le=64)
@@ -36,7 +36,9 @@ class PretrainData(DataSpec):
     """Unlabelled clips, two views each (paper section 3; labels of the index are ignored)."""
 
     temporal_shift: int | None = Field(
-        None, ge=0, description="p, the largest shift of the target view in raw frames; None: 2 x stride"
+        None,
+        ge=0,
+        description="p, the largest shift of the target view in raw frames; None: 2 x stride",
     )
     crop_scales: tuple[float, ...] = Field((1.0, 0.875, 0.75, 0.66), min_length=1)
     hflip: bool = False

@@ -69,7 +69,7 @@ class OutcomeEvent(EventBase):
     )
     exit_code: int
     error: str | None = None
-    summary: dict[str, float] = {}
+    summary: dict[str, float] = Field({}, description="the figures of a finished run")
 
 
 RunEvent = Annotated[

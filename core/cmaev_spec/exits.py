@@ -11,5 +11,5 @@ EXIT_STOPPED: Final = 75
 """Stopped on request after a checkpoint: the run can go on."""
 
 
-class BadInput(ValueError):
+class BadInput(ValueError):  # noqa: N818 - the name reads well where it is raised
     """The specification or the data is at fault; commands and runners end with EXIT_BAD_INPUT."""

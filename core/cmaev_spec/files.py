@@ -3,12 +3,27 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
 def write_atomic(path: str | Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Replaces `path` by `data`; a reader sees the old content or the new, never a part."""
-    path = Path(path)
+    _write(Path(path), data, mode=mode, publish=os.replace)
+
+
+def create_atomic(path: str | Path, data: bytes | str, *, mode: int = 0o644) -> None:
+    """Creates `path` with `data`; of several processes that try, one succeeds.
+
+    Raises:
+        FileExistsError: if `path` is there already; it is left as it is.
+    """
+    _write(Path(path), data, mode=mode, publish=_link)
+
+
+def _write(
+    path: Path, data: bytes | str, *, mode: int, publish: Callable[[str, Path], None]
+) -> None:
     raw = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -17,11 +32,16 @@ def write_atomic(path: str | Path, data: bytes | str, *, mode: int = 0o644) -> N
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        publish(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def _link(temporary: str, path: Path) -> None:
+    os.link(temporary, path)
+    os.unlink(temporary)
 
 
 def sync_directory(path: str | Path) -> None:

@@ -15,7 +15,8 @@ from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
 from cmaev_spec.resources import ResourceSpec, RunControlSpec
 
 RunRef = Annotated[
-    str, Field(min_length=1, description="`job:<id>` of a finished job, or the path of a run directory")
+    str,
+    Field(min_length=1, description="`job:<id>` of a finished job, or the path of a run directory"),
 ]
 
 
@@ -113,9 +114,12 @@ def parse_job(data: object) -> JobSpec:
     try:
         return JOB_ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise SpecError(
-            [(_field(item["loc"]), _message(item)) for item in error.errors(include_url=False)]
-        ) from None
+        raise SpecError(spec_problems(error.errors(include_url=False))) from None
+
+
+def spec_problems(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Pydantic's errors as (field, message), in the words that every part of the stack uses."""
+    return [(_field(item["loc"]), _message(item)) for item in errors]
 
 
 def load_job(path: str | Path, *, overrides: Iterable[str] = ()) -> JobSpec:

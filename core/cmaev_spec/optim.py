@@ -33,7 +33,8 @@ class OptimSpec(Spec):
             )
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of accumulate ({self.accumulate})"
+                f"batch_size ({self.batch_size}) must be a multiple of "
+                f"accumulate ({self.accumulate})"
             )
         return self
 

@@ -13,13 +13,14 @@ pictures/  export/
 A checkpoint is complete when its `manifest.json` is there; the manifest is written last.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from cmaev_spec.base import Spec
-from cmaev_spec.files import sha256_file, sync_directory, write_atomic
+from cmaev_spec.files import create_atomic, sha256_file, sync_directory, write_atomic
 from cmaev_spec.job import JobSpec, SpecError, parse_job
 from cmaev_spec.wire import canonical_json
 
@@ -98,21 +99,35 @@ class RunDir:
         Raises:
             SpecError: if the directory belongs to another run, or holds other files.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError([("run_dir", f"cannot make {self.path}: {error.strerror}")]) from None
         text = canonical_json(job)
-        if self.spec.exists():
-            if self.spec.read_text() != text:
-                raise SpecError(
-                    [("run_dir", f"{self.path} belongs to another run; choose an empty directory")]
-                )
-            return
-        ours = {self.log.name, ".claim"}
-        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in ours]
-        if strangers:
+        if not self.spec.exists():
+            self._refuse_strangers()
+            # Whoever comes second compares below, however close the two were.
+            with contextlib.suppress(FileExistsError):
+                create_atomic(self.spec, text)
+        if self.spec.read_text() != text:
             raise SpecError(
-                [("run_dir", f"{self.path} is not empty and is no run directory; choose another")]
+                [("run_dir", f"{self.path} belongs to another run; choose an empty directory")]
             )
-        write_atomic(self.spec, text)
+
+    def _refuse_strangers(self) -> None:
+        # What a launcher, or a claim that was cut short, may leave before there is a spec.
+        ours = (self.log.name, ".claim", ".lock", self.spec.name)
+        partial = f".{self.spec.name}."
+        for entry in self.path.iterdir():
+            if entry.name not in ours and not entry.name.startswith(partial):
+                raise SpecError(
+                    [
+                        (
+                            "run_dir",
+                            f"{self.path} is not empty and is no run directory; choose another",
+                        )
+                    ]
+                )
 
     def read_job(self) -> JobSpec:
         """The job that this directory belongs to.

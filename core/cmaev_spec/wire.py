@@ -18,7 +18,6 @@ RUNNERS: Final[dict[str, str]] = {
 """Job kind -> module that `python -m cmaev.launch` starts with `--run-dir`."""
 
 
-
 def canonical_json(value: BaseModel | dict[str, Any]) -> str:
     """One text for one meaning: sorted keys, no spaces, no NaN."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value

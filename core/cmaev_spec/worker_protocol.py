@@ -1,7 +1,7 @@
 """What a worker and the control plane say to each other over HTTP.
 
 ```
-POST /v1/attempts/{id}:lease      LeaseRequest  -> LeaseGrant            409: leased already, or over
+POST /v1/attempts/{id}:lease      LeaseRequest  -> LeaseGrant            409: leased, or over
 POST /v1/attempts/{id}:heartbeat  Heartbeat     -> HeartbeatReply        409: the lease is lost
 POST /v1/attempts/{id}/events     EventBatch    -> EventReceipt          409: the lease is lost
 POST /v1/attempts/{id}:outcome    AttemptReport -> AttemptReceipt        409: the lease is lost
