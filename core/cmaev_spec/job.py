@@ -174,9 +174,11 @@ def referenced_run(job: JobSpec) -> str | None:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
+    if not location:
+        return "kind"
     kinds = {"pretrain", "finetune", "evaluate", "export"}
-    parts = list(location[1:] if location and location[0] in kinds else location)
-    return ".".join(str(part) for part in parts) or "kind"
+    parts = location[1:] if location[0] in kinds else location
+    return ".".join(str(part) for part in parts) or "spec"
 
 
 def _message(item: Mapping[str, Any]) -> str:

@@ -1,0 +1,178 @@
+"""Job specifications: what is accepted, what is refused, and how it is said."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cmaev_spec.job import (
+    JOB_ADAPTER,
+    JobSpec,
+    SpecError,
+    apply_overrides,
+    load_job,
+    parse_job,
+    referenced_run,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+SCHEMA = Path(__file__).with_name("job.schema.json")
+
+
+def mappings(data: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every mapping in nested data."""
+    yield path
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from mappings(value, (*path, key))
+
+
+def test_round_trip(data: dict[str, Any]) -> None:
+    job = parse_job(data)
+    assert parse_job(job.model_dump()) == job
+    assert parse_job(json.loads(job.model_dump_json())) == job
+    assert parse_job(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json")))) == job
+
+
+def test_an_unknown_field_is_refused_at_every_depth(data: dict[str, Any]) -> None:
+    full = parse_job(data).model_dump(mode="json")
+    for path in mappings(full):
+        broken = json.loads(json.dumps(full))
+        node = broken
+        for key in path:
+            node = node[key]
+        node["tpyo"] = 1
+        with pytest.raises(SpecError) as caught:
+            parse_job(broken)
+        (problem,) = caught.value.problems
+        assert problem[0] == ".".join((*path, "tpyo"))
+        assert "unknown field" in problem[1]
+
+
+def test_jobs_do_not_change(job: JobSpec) -> None:
+    with pytest.raises(ValidationError):
+        job.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"kind": "pretrian"}, "kind", "must be one of pretrain"),
+        ({"kind": None}, "kind", "must be one of pretrain"),
+        ({"seed": -1}, "seed", "greater than or equal to 0"),
+        ({"schema_version": 2}, "schema_version", "should be 1"),
+        ({"data.clip.frames": 7}, "data.clip.frames", "multiple of 2"),
+        ({"optim.epochs": 0}, "optim.epochs", "greater than or equal to 1"),
+        ({"optim.warmup_epochs": 30}, "optim", "must be less than epochs (30)"),
+        ({"optim.accumulate": 5}, "optim", "must be a multiple of accumulate (5)"),
+        ({"resources.nodes": 3}, "spec", "optim.batch_size (32) must be a multiple of nodes x"),
+        ({"objective.mask_ratio": 1.0}, "objective.mask_ratio", "less than 1"),
+        ({"optim.base_lr": "fast"}, "optim.base_lr", "valid number"),
+    ],
+)
+def test_a_refusal_names_the_field(
+    changes: dict[str, Any], field: str, message: str, job: JobSpec
+) -> None:
+    data = job.model_dump(mode="json")
+    broken = apply_overrides(data, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    with pytest.raises(SpecError) as caught:
+        parse_job(broken)
+    ((at, text),) = caught.value.problems
+    assert at == field
+    assert message in text
+
+
+def test_every_problem_is_told_at_once(job: JobSpec) -> None:
+    broken = apply_overrides(job.model_dump(), ["seed=-1", "optim.epochs=0"])
+    with pytest.raises(SpecError) as caught:
+        parse_job(broken)
+    assert [field for field, _ in caught.value.problems] == ["seed", "optim.epochs"]
+
+
+@pytest.mark.parametrize("data", [None, 3, "pretrain", [], {}])
+def test_what_is_no_job_at_all(data: object) -> None:
+    with pytest.raises(SpecError):
+        parse_job(data)
+
+
+def test_overrides_leave_the_original_alone() -> None:
+    data = {"kind": "pretrain", "optim": {"epochs": 1}}
+    result = apply_overrides(data, ["optim.epochs=2", "data.clip.size=64", "name=null", "x=a=b"])
+    assert result == {
+        "kind": "pretrain",
+        "optim": {"epochs": 2},
+        "data": {"clip": {"size": 64}},
+        "name": None,
+        "x": "a=b",
+    }
+    assert data == {"kind": "pretrain", "optim": {"epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [("optim.epochs", "override"), ("=3", "override"), ("kind.x=1", "kind.x"), ("a=[1", "a")],
+)
+def test_a_malformed_override_is_refused(override: str, field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        apply_overrides({"kind": "pretrain"}, [override])
+    assert caught.value.problems[0][0] == field
+
+
+@given(
+    path=st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), min_size=1, max_size=4),
+    value=st.one_of(st.integers(), st.booleans(), st.none(), st.text("abc", min_size=1)),
+)
+def test_an_override_sets_exactly_its_key(path: list[str], value: object) -> None:
+    result: Any = apply_overrides({}, [f"{'.'.join(path)}={json.dumps(value)}"])
+    for key in path:
+        assert list(result) == [key]
+        result = result[key]
+    assert result == value
+
+
+def test_a_job_is_read_from_yaml_and_json(tmp_path: Path, data: dict[str, Any]) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(data))
+    (tmp_path / "job.json").write_text(json.dumps(data))
+    job = load_job(tmp_path / "job.yaml", overrides=["seed=7"])
+    assert job == load_job(tmp_path / "job.json", overrides=["seed=7"])
+    assert job.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"kind: [", "is not YAML"),
+        (b"- kind", "must hold a mapping"),
+        (b"", "must hold a mapping"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_spec(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        load_job(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"cannot read .*none\.yaml: No such file"):
+        load_job(tmp_path / "none.yaml")
+
+
+def test_the_run_that_a_job_starts_from(data: dict[str, Any]) -> None:
+    expected = {"pretrain": None, "finetune": "job:0197-ab", "evaluate": "runs/a"}
+    assert referenced_run(parse_job(data)) == expected.get(data["kind"], "job:0197-ab")
+
+
+def test_the_schema_is_the_published_one() -> None:
+    """The schema is an interface: a change shows here (CMAEV_UPDATE_SNAPSHOTS=1 accepts it)."""
+    schema = json.dumps(JOB_ADAPTER.json_schema(), indent=2, sort_keys=True) + "\n"
+    if os.environ.get("CMAEV_UPDATE_SNAPSHOTS"):
+        SCHEMA.write_text(schema)
+    assert SCHEMA.read_text() == schema
