@@ -1,0 +1,1 @@
+"""The video path, from index to batches. Importing this package loads nothing heavy."""

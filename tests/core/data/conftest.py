@@ -1,0 +1,63 @@
+"""Small real videos made with PyAV, and the folder of real test data where there is one."""
+
+import io
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+EncodeVideo = Callable[..., bytes]
+
+
+def grey_levels(count: int) -> NDArray[np.uint8]:
+    """Frames that can be told apart by their brightness: frame k has level 10 + 4k."""
+    return np.stack([np.full((48, 64, 3), 10 + 4 * k, np.uint8) for k in range(count)])
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> EncodeVideo:
+    """Encodes frames (T, H, W, 3) as H.264; B-frames, one GOP, closed."""
+
+    def encode(
+        frames: NDArray[np.uint8],
+        *,
+        container: str = "mp4",
+        codec: str = "libx264",
+        rate: int = 25,
+        first_pts: int = 0,
+        options: dict[str, str] | None = None,
+    ) -> bytes:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format=container) as output:
+            stream = output.add_stream(codec, rate=rate, options=options or {"crf": "4"})
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = Fraction(1, rate)
+            for number, array in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+                frame.pts = first_pts + number
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def levels_mp4(encode_video: EncodeVideo) -> bytes:
+    """40 frames; frame k is grey of level 10 + 4k."""
+    return encode_video(grey_levels(40))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real videos that CMAEV_TEST_DATA names."""
+    folder = os.environ.get("CMAEV_TEST_DATA")
+    if not folder:
+        pytest.skip("CMAEV_TEST_DATA is not set: no real videos to test with")
+    return Path(folder)
