@@ -1,0 +1,134 @@
+"""`python -m cmaev.launch --run-dir D`: starts the runner of a job on this node.
+
+What a supervisor or a pod runs. It knows the runners by name only and never imports torch itself.
+A runner is a module with `main(argv) -> int`, called with `["--run-dir", D]`. One process runs it
+right here; more are started by `cmaev.ranks`.
+
+The exit code is the contract with whoever watches (cmaev_spec.exits): 0 succeeded; 64 bad
+specification or data; 75 stopped on request, can go on; 1 an unexpected error; 128+n or a signal:
+killed, worth another try. Bad input and unexpected errors also leave an outcome in `events.jsonl`.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from cmaev_spec import lifeline
+from cmaev_spec.events import OutcomeEvent
+from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput
+from cmaev_spec.rundir import RunDir, event_line
+from cmaev_spec.wire import RUNNERS
+
+from cmaev.ranks import run_ranks
+from cmaev.runlock import hold_run
+
+RANK_FLAG = "--as-rank"
+_CHUNK_BYTES = 1 << 16
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job of a run directory to its end and returns the exit code of the contract."""
+    parser = argparse.ArgumentParser(prog="python -m cmaev.launch", description=__doc__)
+    parser.add_argument("--run-dir", required=True, help="run directory that holds spec.json")
+    parser.add_argument(RANK_FLAG, dest="as_rank", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    lifeline.watch()
+    run = RunDir(arguments.run_dir)
+    return guarded(run, lambda: run_rank(run) if arguments.as_rank else run_node(run))
+
+
+def run_node(run: RunDir) -> int:
+    """Starts every process of the job that belongs to this node."""
+    job = run.read_job()
+    with hold_run(run) as lock:
+        mend_lines(run.events)
+        if job.resources.world_size == 1:
+            return run_rank(run)
+        command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path), RANK_FLAG]
+        return run_ranks(command, resources=job.resources, keep_open=(lock,))
+
+
+def run_rank(run: RunDir) -> int:
+    """Calls the runner in this process."""
+    # Until the runner has its own handler there is nothing to save, so a stop loses nothing.
+    signal.signal(signal.SIGTERM, _stop_early)
+    runner = importlib.import_module(RUNNERS[run.read_job().kind])
+    return int(runner.main(["--run-dir", str(run.path)]))
+
+
+def guarded(run: RunDir, start: Callable[[], int]) -> int:
+    """Calls `start` and turns what it raises into an exit code and an outcome event."""
+    begin = run.events.stat().st_size if run.events.is_file() else 0
+    try:
+        return start()
+    except BadInput as error:
+        sys.stderr.write(f"error: {error}\n")
+        _record(run, begin, code=EXIT_BAD_INPUT, error=str(error))
+        return EXIT_BAD_INPUT
+    except Exception as error:
+        traceback.print_exc()
+        _record(run, begin, code=EXIT_FAILED, error=f"{type(error).__name__}: {error}")
+        return EXIT_FAILED
+
+
+def mend_lines(path: Path) -> None:
+    """Cuts a last line that a killed run left unfinished, so that the next line is whole."""
+    if not path.is_file():
+        return
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _CHUNK_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            end = start
+        file.truncate(0)
+
+
+def _record(run: RunDir, begin: int, *, code: int, error: str) -> None:
+    """Appends the outcome, unless the runner wrote one after byte `begin`."""
+    if not run.spec.is_file() or _has_outcome(run, begin):
+        return
+    event = OutcomeEvent(time=time.time(), status="failed", exit_code=code, error=error)
+    descriptor = os.open(run.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, event_line(event).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _has_outcome(run: RunDir, begin: int) -> bool:
+    if not run.events.is_file():
+        return False
+    with open(run.events, "rb") as file:
+        file.seek(begin)
+        return any(_is_outcome(line) for line in file)
+
+
+def _is_outcome(line: bytes) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(event, dict) and event.get("type") == "outcome"
+
+
+def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The processes of one distributed run that live on this node.
+
+Static rendezvous: the variables that `torch.distributed` reads by `env://`, one process per rank,
+no restarts in place (the control plane starts a new attempt instead). This stands where torchrun
+or `elastic_launch` could: those put every rank in a session of its own, out of reach of a kill of
+the run's process group, answer SIGTERM with at most 30 seconds for a checkpoint, and hide the exit
+codes of the ranks.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, EXIT_STOPPED, BadInput
+from cmaev_spec.resources import ResourceSpec
+
+SETTLE_SECONDS = 1.0
+"""After the first failure: time for the other ranks to fail by themselves and say why."""
+PEER_GRACE_SECONDS = 15.0
+"""After the first failure: time until the ranks that are left are killed."""
+_TICK_SECONDS = 0.1
+
+
+def run_ranks(
+    command: Sequence[str], *, resources: ResourceSpec, keep_open: Sequence[int] = ()
+) -> int:
+    """Starts `command` once per local rank and waits for all of them.
+
+    Args:
+        command: what each rank runs; it finds its place in RANK, LOCAL_RANK, WORLD_SIZE, ….
+        resources: nodes and processes per node.
+        keep_open: descriptors that the ranks inherit.
+
+    Returns:
+        One exit code for all: see `combine`.
+
+    Raises:
+        BadInput: if the job spans nodes and this node's place is not in the environment.
+    """
+    place = rendezvous(resources, os.environ)
+    ranks: list[subprocess.Popen[bytes]] = []
+    with _forwarded(ranks):
+        for local in range(resources.processes_per_node):
+            variables = {**os.environ, **place, **_rank_variables(local, resources, place)}
+            ranks.append(subprocess.Popen(list(command), env=variables, pass_fds=tuple(keep_open)))
+        return combine(_wait(ranks))
+
+
+def rendezvous(resources: ResourceSpec, environment: Mapping[str, str]) -> dict[str, str]:
+    """Where the ranks meet: a free port of this machine, or what the cluster's manifest says.
+
+    Raises:
+        BadInput: naming the variable that is missing or wrong.
+    """
+    if resources.nodes == 1:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
+    names = ("CMAEV_NODE_RANK", "CMAEV_MASTER_ADDR", "CMAEV_MASTER_PORT")
+    for name in names:
+        if not environment.get(name):
+            raise BadInput(f"{name}: must be set on every node of a job with resources.nodes > 1")
+    node, address, port_text = (environment[name] for name in names)
+    if not node.isdigit() or int(node) >= resources.nodes:
+        raise BadInput(f"CMAEV_NODE_RANK: must be 0 to {resources.nodes - 1}, not {node!r}")
+    return {"MASTER_ADDR": address, "MASTER_PORT": port_text, "GROUP_RANK": node}
+
+
+def combine(codes: Sequence[int | None]) -> int:
+    """One exit code for all ranks: the one that explains the others.
+
+    A rank that was killed makes its peers fail by their lost connection, so a signal (128 + n)
+    goes first, then bad input, then any other failure, then a stop. None: ended by this launcher.
+    """
+    told = [code for code in codes if code is not None]
+    killed = [128 - code for code in told if code < 0]
+    failures = [code for code in told if code not in (EXIT_OK, EXIT_STOPPED) and code > 0]
+    if killed:
+        return killed[0]
+    if EXIT_BAD_INPUT in failures:
+        return EXIT_BAD_INPUT
+    if failures:
+        return failures[0]
+    return EXIT_STOPPED if EXIT_STOPPED in told else EXIT_OK
+
+
+def _rank_variables(
+    local: int, resources: ResourceSpec, place: Mapping[str, str]
+) -> dict[str, str]:
+    rank = int(place["GROUP_RANK"]) * resources.processes_per_node + local
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local),
+        "WORLD_SIZE": str(resources.world_size),
+        "LOCAL_WORLD_SIZE": str(resources.processes_per_node),
+    }
+
+
+@contextmanager
+def _forwarded(ranks: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
+    """Passes SIGTERM and SIGINT on, so that the ranks agree on a last checkpoint."""
+
+    def forward(number: int, _frame: object) -> None:
+        for rank in ranks:
+            rank.send_signal(number)
+
+    previous = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[int | None]:
+    """Waits for all ranks; when one fails the rest are ended. None: ended here."""
+    failed_at: float | None = None
+    ended_here: dict[int, int] = {}
+    while any(rank.poll() is None for rank in ranks):
+        now = time.monotonic()
+        if failed_at is None:
+            codes = {rank.returncode for rank in ranks}
+            failed_at = now if codes - {None, EXIT_OK, EXIT_STOPPED} else None
+        elif now > failed_at + PEER_GRACE_SECONDS:
+            ended_here |= _signal_rest(ranks, signal.SIGKILL)
+        elif now > failed_at + SETTLE_SECONDS and not ended_here:
+            ended_here = _signal_rest(ranks, signal.SIGTERM)
+        time.sleep(_TICK_SECONDS)
+    return [
+        None if ended_here.get(rank.pid) == -rank.returncode else rank.returncode for rank in ranks
+    ]
+
+
+def _signal_rest(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> dict[int, int]:
+    """Sends a signal to the ranks that are left; returns it by process id."""
+    rest = [rank for rank in ranks if rank.poll() is None]
+    for rank in rest:
+        rank.send_signal(number)
+    return {rank.pid: number for rank in rest}

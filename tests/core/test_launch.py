@@ -1,0 +1,211 @@
+"""The launcher keeps the exit-code contract, for one process and for several."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cmaev import ranks
+from cmaev.runlock import RunBusyError, hold_run
+from cmaev_spec.exits import BadInput
+from cmaev_spec.job import parse_job
+from cmaev_spec.resources import ResourceSpec
+from cmaev_spec.rundir import RunDir
+
+FAKES = Path(__file__).parents[1] / "fakes"
+
+
+def make_run(path: Path, name: str, processes: int = 1) -> RunDir:
+    run = RunDir(path / "run")
+    run.claim(
+        parse_job(
+            {
+                "kind": "pretrain",
+                "name": name,
+                "data": {"index": "none.csv"},
+                "optim": {"base_lr": 0.1, "batch_size": 4, "epochs": 1},
+                "resources": {"processes_per_node": processes},
+            }
+        )
+    )
+    return run
+
+
+def start(run: RunDir, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)],
+        env={**os.environ, "PYTHONPATH": str(FAKES), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def outcomes(run: RunDir) -> list[dict[str, object]]:
+    events = [json.loads(line) for line in run.events.read_text().splitlines()]
+    return [event for event in events if event["type"] == "outcome"]
+
+
+def wait_for_steps(run: RunDir, rank: int = 0) -> None:
+    deadline = time.monotonic() + 20
+    while not (run.path / f"steps-{rank}.txt").exists():
+        assert time.monotonic() < deadline, "the runner did not start"
+        time.sleep(0.05)
+
+
+def members(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def test_success_is_zero_and_the_runner_tells(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "steps=2")
+    process = start(run)
+    assert process.communicate(timeout=30)[0] == "fake runner, rank 0\n"
+    assert process.returncode == 0
+    assert [event["status"] for event in outcomes(run)] == ["succeeded"]
+
+
+def test_bad_input_is_64_with_one_line_and_an_outcome(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "raise=bad")
+    process = start(run)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 64
+    assert stderr == "error: data.index: no such file\n"
+    (event,) = outcomes(run)
+    assert (event["status"], event["exit_code"]) == ("failed", 64)
+    assert event["error"] == "data.index: no such file"
+
+
+def test_unexpected_error_is_1_with_traceback(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "raise=error")
+    process = start(run)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback" in stderr
+    assert outcomes(run)[0]["error"] == "RuntimeError: the disk is full"
+
+
+def test_a_folder_without_a_spec_is_bad_input(tmp_path: Path) -> None:
+    process = start(RunDir(tmp_path))
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 64
+    assert "spec.json" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stop_then_resume(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "steps=40 tick=0.05")
+    process = start(run)
+    wait_for_steps(run)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    process = start(run)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert (run.path / "steps-0.txt").read_text().split() == [str(n) for n in range(1, 41)]
+
+
+def test_launcher_does_not_import_torch() -> None:
+    code = "import sys, cmaev.launch; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_two_ranks_succeed_and_stop_together(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "steps=60 tick=0.05", processes=2)
+    process = start(run)
+    wait_for_steps(run, rank=1)
+    process.send_signal(signal.SIGTERM)
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert sorted(stdout.splitlines()) == ["fake runner, rank 0", "fake runner, rank 1"]
+    process = start(run)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("rank0_exit=1 rank1_exit=64", 64),
+        ("steps=400 tick=0.05 rank1_kill=9", 137),
+        ("raise=bad", 64),
+    ],
+)
+def test_the_code_of_the_rank_at_fault_is_kept(tmp_path: Path, name: str, code: int) -> None:
+    process = start(make_run(tmp_path, name, processes=2))
+    process.communicate(timeout=30)
+    assert process.returncode == code
+
+
+def test_killing_the_group_reaches_every_rank(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "steps=400 tick=0.05 grandchild=1", processes=2)
+    process = start(run)
+    wait_for_steps(run, rank=1)
+    assert len(members(process.pid)) == 5
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 5
+    while members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert members(process.pid) == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 0], 0),
+        ([75, 0], 75),
+        ([75, 1], 1),
+        ([1, 64], 64),
+        ([64, 1, -9], 137),
+        ([None, 1], 1),
+    ],
+)
+def test_combine(codes: list[int | None], expected: int) -> None:
+    assert ranks.combine(codes) == expected
+
+
+def test_place_of_a_node() -> None:
+    resources = ResourceSpec(nodes=2, processes_per_node=4)
+    environment = {
+        "CMAEV_NODE_RANK": "1",
+        "CMAEV_MASTER_ADDR": "pretrain-0.pretrain",
+        "CMAEV_MASTER_PORT": "29500",
+    }
+    place = ranks.rendezvous(resources, environment)
+    assert place == {
+        "MASTER_ADDR": "pretrain-0.pretrain",
+        "MASTER_PORT": "29500",
+        "GROUP_RANK": "1",
+    }
+    with pytest.raises(BadInput, match="CMAEV_MASTER_ADDR"):
+        ranks.rendezvous(resources, {"CMAEV_NODE_RANK": "1"})
+    with pytest.raises(BadInput, match="CMAEV_NODE_RANK: must be 0 to 1"):
+        ranks.rendezvous(resources, {**environment, "CMAEV_NODE_RANK": "2"})
+
+
+def test_one_writer_per_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "steps=400 tick=0.05")
+    process = start(run)
+    wait_for_steps(run)
+    with pytest.raises(RunBusyError, match=str(run.path)), hold_run(run, patience=0.3):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    with hold_run(run, patience=1.0):
+        pass
