@@ -5,14 +5,17 @@ function that adds its commands to the application. Nothing heavy is imported un
 so `cmaev --help` answers at once.
 """
 
+import json
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from cmaev import k8s_cli
 from cmaev_spec import __version__
-from cmaev_spec.exits import EXIT_BAD_INPUT, BadInput
+from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, BadInput
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, look at and check videos and indexes.")
 presets_app = typer.Typer(no_args_is_help=True, help="Ready-made job specifications.")
@@ -45,6 +48,51 @@ def main() -> None:
     except BadInput as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
+
+
+def train(
+    spec: Annotated[Path, typer.Argument(help="job specification, YAML or JSON")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="where the run is kept; ./runs/<spec name> by default")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. optim.epochs=10")
+    ] = None,
+) -> None:
+    """Run a pretrain, finetune or evaluate job here; run it again to resume."""
+    from cmaev import launch
+    from cmaev_spec.job import SpecError, load_job
+    from cmaev_spec.rundir import RunDir
+
+    job = load_job(spec, overrides=overrides or ())
+    if job.kind == "export":
+        raise SpecError([("kind", "this is an export job; use `cmaev export RUN --out DIR`")])
+    run = RunDir(run_dir or Path("runs") / spec.stem)
+    run.claim(job)
+    typer.echo(f"run directory: {run.path}")
+    code = launch.main(["--run-dir", str(run.path)])
+    if code == EXIT_OK and run.summary.is_file():
+        typer.echo(run.summary.read_text().rstrip())
+    raise typer.Exit(code)
+
+
+@presets_app.command("list")
+def list_presets(
+    as_json: Annotated[bool, typer.Option("--json", help="as a JSON list")] = False,
+) -> None:
+    """Name every preset."""
+    from cmaev_spec import preset
+
+    names = preset.list_presets()
+    typer.echo(json.dumps(names) if as_json else "\n".join(names))
+
+
+@presets_app.command("show")
+def show_preset(name: Annotated[str, typer.Argument(help="one of `cmaev presets list`")]) -> None:
+    """Print a preset, to be saved, edited and run."""
+    from cmaev_spec import preset
+
+    typer.echo(preset.preset_text(name), nl=False)
 
 
 def version() -> None:

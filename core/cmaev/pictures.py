@@ -107,4 +107,3 @@ def _untubelet(
     x = x.permute(0, 1, 4, 2, 5, 3, 6, 7)  # (B, t, p0, h, p1, w, p2, C)
     x = x.reshape(B, t * tubelet_size, h * patch_size, w * patch_size, C)  # (B, T, H, W, C)
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
-

@@ -49,8 +49,7 @@ def test_info_nce_is_equation_5_by_hand_for_four_clips():
     losses = []
     for i in range(4):
         cosines = [
-            sum(query[i] * key[j])
-            / (math.sqrt(sum(query[i] ** 2)) * math.sqrt(sum(key[j] ** 2)))
+            sum(query[i] * key[j]) / (math.sqrt(sum(query[i] ** 2)) * math.sqrt(sum(key[j] ** 2)))
             for j in range(4)
         ]
         total = sum(math.exp(c / tau) for c in cosines)

@@ -28,7 +28,7 @@ def test_the_paper_hides_176_of_196_tubes():
 @pytest.mark.parametrize("ratio", [0.01, 0.99999])
 def test_a_ratio_must_hide_some_and_leave_some(ratio):
     if ratio == 0.01:
-        with pytest.raises(ValueError, match="mask_ratio 0.01 hides 0 of 16"):
+        with pytest.raises(ValueError, match=r"mask_ratio 0\.01 hides 0 of 16"):
             num_visible((4, 4, 4), ratio)
     else:
         assert num_visible((4, 4, 4), ratio) == 4

@@ -57,9 +57,7 @@ def load_pretrained(model: nn.Module, source: str | Path) -> LoadReport:
     }
     if not any(name.startswith("encoder.") for name in fitting):
         raise BadInput(f"init: nothing in {source} fits this model: {_mismatch(state, own)}")
-    missing = [
-        name for name in own if name.startswith("encoder.blocks.") and name not in fitting
-    ]
+    missing = [name for name in own if name.startswith("encoder.blocks.") and name not in fitting]
     if missing:
         raise BadInput(f"init: {source} is another architecture: {_mismatch(state, own)}")
     model.load_state_dict(fitting, strict=False)

@@ -94,7 +94,7 @@ class CMAEV(nn.Module):
 
         Args:
             online: (B, C, T, H, W), normalised.
-            target: (B, C, T, H, W), normalised: the same clip, shifted in time and colour-augmented.
+            target: (B, C, T, H, W), normalised: later by the shift, colour-augmented.
             mask: (B, N) bool, True = hidden, with the same count in every row.
             num_visible: V; None reads it from the mask, at the price of a host synchronisation.
 
@@ -161,8 +161,11 @@ class CMAEV(nn.Module):
         """
         if not self.contrastive:
             return
-        online = [*self.encoder.parameters(), *self.projector.parameters()]
-        target = [*self.target_encoder.parameters(), *self.target_projector.parameters()]
+        online: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
+        target: list[Tensor] = [
+            *self.target_encoder.parameters(),
+            *self.target_projector.parameters(),
+        ]
         torch._foreach_lerp_(target, online, 1.0 - momentum)
 
 

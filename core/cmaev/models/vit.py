@@ -30,7 +30,9 @@ class ViTEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if img_size % patch_size:
-            raise ValueError(f"img_size ({img_size}) must be a multiple of patch_size ({patch_size})")
+            raise ValueError(
+                f"img_size ({img_size}) must be a multiple of patch_size ({patch_size})"
+            )
         if num_frames % tubelet_size:
             raise ValueError(f"num_frames ({num_frames}) must be a multiple of {tubelet_size}")
         self.embed_dim = embed_dim

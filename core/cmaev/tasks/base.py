@@ -12,8 +12,11 @@ class Task(Protocol):
     """A training objective: a batch in, a dictionary with `loss` out."""
 
     name: str
-    module: nn.Module
-    """What is trained, saved and wrapped for several processes."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained, saved and wrapped for several processes."""
+        ...
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The losses of one micro-batch on the device; `module` is `self.module`, maybe wrapped.

@@ -32,7 +32,7 @@ class Evaluation:
     @property
     def prediction(self) -> npt.NDArray[np.int64]:
         """(n,) most probable classes."""
-        return self.probability.argmax(axis=1)
+        return np.asarray(self.probability.argmax(axis=1), dtype=np.int64)
 
     def figures(self) -> dict[str, float]:
         """Top-1, top-5 where there are more than five classes, and macro-recall."""
@@ -99,9 +99,7 @@ def evaluate(
         B, V = on_device["video"].shape[:2]
         logits = model(normalise(on_device["video"].flatten(0, 1)))  # (B*V, K)
         probability = logits.float().softmax(dim=1).reshape(B, V, -1).mean(dim=1)  # (B, K)
-        parts.append(
-            (batch["index"].numpy(), batch["label"].numpy(), probability.cpu().numpy())
-        )
+        parts.append((batch["index"].numpy(), batch["label"].numpy(), probability.cpu().numpy()))
         done += B
         if progress is not None:
             progress(done)

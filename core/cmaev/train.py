@@ -1,0 +1,327 @@
+"""`python -m cmaev.train --run-dir D`: the runner of pretrain, finetune and evaluate jobs.
+
+Reads `spec.json` of the run directory, trains from the newest checkpoint or from the start, and
+leaves `summary.json`, pictures and an outcome event. Bad specifications and data raise BadInput,
+which `cmaev.launch` turns into exit code 64.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from cmaev.checkpoints import load_classifier, load_pretrained
+from cmaev.checkpoints.runs import build_classifier
+from cmaev.data.index import VideoIndex, open_index
+from cmaev.data.loader import EpochLoader
+from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
+from cmaev.engine import distributed
+from cmaev.engine.distributed import World
+from cmaev.engine.events import EventLog, read_metrics
+from cmaev.engine.loop import Loader, Trainer
+from cmaev.engine.progress import ProgressDisplay
+from cmaev.engine.signals import StopRequest
+from cmaev.models import CMAEV, VideoClassifier, create_pretraining_model
+from cmaev.models.frames import FrameNormaliser
+from cmaev.pictures import loss_curve, reconstruction_strip
+from cmaev.tasks.base import Task
+from cmaev.tasks.evaluate import evaluate
+from cmaev.tasks.finetune import FinetuneTask
+from cmaev.tasks.pretrain import PretrainTask
+from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
+from cmaev_spec.files import write_atomic
+from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob, TrainingJob
+from cmaev_spec.optim import OptimSpec
+from cmaev_spec.rundir import RunDir, resolve_run
+from cmaev_spec.wire import content_hash
+
+logger = logging.getLogger(__name__)
+
+PICTURED_CLIPS = 4
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every kind of run works with."""
+
+    run: RunDir
+    world: World
+    events: EventLog
+    stop: StopRequest
+
+
+Summary = dict[str, float]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the job of a run directory; returns the exit code of the runner contract."""
+    parser = argparse.ArgumentParser(prog="python -m cmaev.train", description=__doc__)
+    parser.add_argument("--run-dir", required=True)
+    run = RunDir(parser.parse_args(argv).run_dir)
+    job = run.read_job()
+    stop = StopRequest()
+    stop.install()
+    if job.resources.threads is not None:
+        torch.set_num_threads(job.resources.threads)
+    world = distributed.join(job.resources.device)
+    logging.basicConfig(
+        level=logging.INFO if world.main else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    context = Context(run, world, EventLog(run, enabled=world.main), stop)
+    try:
+        summary = _run(job, context)
+    finally:
+        distributed.leave()
+    if summary is None:
+        context.events.outcome("stopped", exit_code=EXIT_STOPPED)
+        return EXIT_STOPPED
+    if world.main:
+        write_atomic(run.summary, json.dumps(summary, indent=1) + "\n")
+    context.events.outcome("succeeded", exit_code=EXIT_OK, summary=summary)
+    return EXIT_OK
+
+
+def _run(job: JobSpec, context: Context) -> Summary | None:
+    if isinstance(job, PretrainJob):
+        return run_pretrain(job, context)
+    if isinstance(job, FinetuneJob):
+        return run_finetune(job, context)
+    if isinstance(job, EvaluateJob):
+        return run_evaluate(job, context)
+    assert isinstance(job, ExportJob)
+    raise BadInput("kind: export jobs are run by cmaev_serving.export")
+
+
+def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
+    """Pretrains, then pictures what the decoder rebuilds; None if it was stopped."""
+    torch.manual_seed(job.seed)
+    clip, objective = job.data.clip, job.objective
+    model = checked(
+        lambda: create_pretraining_model(
+            job.model.name,
+            num_frames=clip.frames,
+            img_size=clip.size,
+            drop_path_rate=job.model.drop_path_rate,
+            decoder_depth=objective.decoder_depth,
+            contrast_weight=objective.contrast_weight,
+            contrast_scale=objective.contrast_scale,
+            temperature=objective.temperature,
+            target_final_norm=objective.target_final_norm,
+        ),
+        field="model",
+    )
+    task = checked(
+        lambda: PretrainTask(model, mask_ratio=objective.mask_ratio, momentum=objective.momentum),
+        field="objective",
+    )
+    index = open_index(job.data.index, root=job.data.root)
+    steps = steps_per_epoch(job.optim, index)
+    dataset = PretrainViews(
+        index, job.data, grid=model.encoder.grid, mask_ratio=objective.mask_ratio, seed=job.seed
+    )
+    loader = training_loader(dataset, job, context.world, workers=job.data.workers)
+    if not train(job, task, loader, context, steps=steps):
+        return None
+    if context.world.main:
+        picture_pretraining(model, loader, context)
+    return last_metrics(context.run)
+
+
+def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
+    """Finetunes, then measures the validation videos; None if it was stopped."""
+    torch.manual_seed(job.seed)
+    data = job.data
+    index = open_index(data.index, root=data.root, labels=data.labels)
+    index.require_labels()
+    labels = index.label_names
+    if len(labels) < 2:
+        raise BadInput(f"data.index: {data.index} has {len(labels)} label; two are the least")
+    val_index = open_index(data.val_index, root=data.root, labels=labels)
+    val_index.require_labels()
+    if context.world.main:
+        write_atomic(context.run.labels, json.dumps(labels))
+
+    model = build_classifier(job, num_classes=len(labels))
+    if job.init is not None:
+        report = load_pretrained(model, job.init)
+        logger.info("init: loaded %d tensors, skipped %d", len(report.loaded), len(report.skipped))
+    task = FinetuneTask(
+        model, label_smoothing=job.optim.label_smoothing, layer_decay=job.optim.layer_decay
+    )
+    steps = steps_per_epoch(job.optim, index)
+    dataset = FinetuneViews(index, data, seed=job.seed)
+    loader = training_loader(dataset, job, context.world, workers=data.workers)
+    if not train(job, task, loader, context, steps=steps):
+        return None
+    if context.world.main:
+        picture_losses(context, title="finetuning")
+    views = EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1)
+    return measure(
+        model,
+        views,
+        val_index,
+        labels,
+        context,
+        batch_size=job.optim.batch_size,
+        workers=data.workers,
+    )
+
+
+def run_evaluate(job: EvaluateJob, context: Context) -> Summary | None:
+    """Measures a finetuned run on an index with any number of views."""
+    source = load_classifier(resolve_run(job.source))
+    data = job.data
+    index = open_index(data.index, root=data.root, labels=source.labels)
+    index.require_labels()
+    context.events.started(
+        resumed_step=0,
+        total_steps=len(index),
+        device=str(context.world.device),
+        message=f"evaluate {source.job.model.name} at step {source.step}",
+    )
+    views = EvaluateViews(
+        index, clip=source.job.data.clip, num_clips=data.num_clips, num_crops=data.num_crops
+    )
+    return measure(
+        source.model.to(context.world.device),
+        views,
+        index,
+        source.labels,
+        context,
+        batch_size=data.batch_size,
+        workers=data.workers,
+    )
+
+
+def train(
+    job: PretrainJob | FinetuneJob, task: Task, loader: Loader, context: Context, *, steps: int
+) -> bool:
+    """Trains to the last step; False if it was stopped before."""
+    torch.manual_seed(job.seed * 65_537 + context.world.rank)
+    trainer = Trainer(
+        task,
+        loader,
+        optim=job.optim,
+        control=job.run,
+        steps_per_epoch=steps,
+        run=context.run,
+        spec_hash=content_hash(job),
+        world=context.world,
+        events=context.events,
+        stop=context.stop,
+    )
+    return trainer.fit() == "finished"
+
+
+def measure(
+    model: VideoClassifier,
+    views: EvaluateViews,
+    index: VideoIndex,
+    labels: Sequence[str],
+    context: Context,
+    *,
+    batch_size: int,
+    workers: int,
+) -> Summary:
+    """Evaluates, writes `predictions.csv` and returns the figures."""
+    world = context.world
+    loader = EpochLoader(
+        views,
+        batch_size=batch_size,
+        seed=0,
+        shuffle=False,
+        drop_last=False,
+        rank=world.rank,
+        world_size=world.size,
+        workers=workers,
+    )
+    total = -(-len(index) // world.size)
+    with ProgressDisplay("evaluate", total=total, enabled=world.main) as display:
+
+        def progress(done: int) -> None:
+            display.update(done)
+            context.events.progress("evaluate", step=min(done, total), total_steps=total)
+
+        evaluation = evaluate(model, loader.epoch(0), world=world, progress=progress)
+    if world.main:
+        path = context.run.path / "predictions.csv"
+        write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))
+        context.events.artifact("predictions", path)
+    return evaluation.figures()
+
+
+def training_loader(
+    dataset: PretrainViews | FinetuneViews,
+    job: TrainingJob,
+    world: World,
+    *,
+    workers: int,
+) -> EpochLoader:
+    """Shuffled micro-batches of this process."""
+    assert isinstance(job, PretrainJob | FinetuneJob)
+    return EpochLoader(
+        dataset,
+        batch_size=job.optim.batch_size // (world.size * job.optim.accumulate),
+        seed=job.seed,
+        shuffle=True,
+        drop_last=True,
+        rank=world.rank,
+        world_size=world.size,
+        workers=workers,
+    )
+
+
+def steps_per_epoch(optim: OptimSpec, index: VideoIndex) -> int:
+    """Optimiser steps of an epoch.
+
+    Raises:
+        BadInput: if the index has fewer videos than one batch.
+    """
+    steps = optim.steps_per_epoch(len(index))
+    if steps == 0:
+        raise BadInput(
+            f"optim.batch_size: {optim.batch_size} is more than the {len(index)} videos of "
+            f"{index.source}; choose a smaller batch"
+        )
+    return steps
+
+
+def picture_pretraining(model: CMAEV, loader: Loader, context: Context) -> None:
+    """Original, masked and rebuilt clips of the first batch, and the loss curve."""
+    batch = next(loader.epoch(0))
+    device = context.world.device
+    video = FrameNormaliser().to(device)(batch["online"][:PICTURED_CLIPS].to(device))
+    path = context.run.pictures / "reconstruction.png"
+    reconstruction_strip(model, video, batch["mask"][:PICTURED_CLIPS].to(device), path)
+    context.events.artifact("picture", path)
+    picture_losses(context, title="pretraining")
+
+
+def picture_losses(context: Context, *, title: str) -> None:
+    """The loss curve of this run."""
+    path = context.run.pictures / "loss.png"
+    loss_curve(read_metrics(context.run.metrics), path, title=title)
+    context.events.artifact("picture", path)
+
+
+def last_metrics(run: RunDir) -> Summary:
+    """The losses of the last logged step."""
+    rows = read_metrics(run.metrics)
+    names = [name for name in rows[-1] if name.startswith(("loss", "instance", "feature"))]
+    return {"steps": float(rows[-1]["step"]), **{name: rows[-1][name] for name in names}}
+
+
+Built = TypeVar("Built")
+
+
+def checked(build: Callable[[], Built], *, field: str) -> Built:
+    """Builds something from the spec; what a constructor refuses is bad input of that field."""
+    try:
+        return build()
+    except ValueError as error:
+        raise BadInput(f"{field}: {error}") from None

@@ -1,0 +1,156 @@
+"""The loop on a toy task: resumed equals uninterrupted, accumulated equals whole."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
+from cmaev.engine.distributed import World
+from cmaev.engine.events import EventLog, read_metrics
+from cmaev.engine.loop import Trainer
+from cmaev.engine.signals import StopRequest
+from cmaev_spec.optim import OptimSpec
+from cmaev_spec.resources import RunControlSpec
+from cmaev_spec.rundir import RunDir
+
+STEPS_PER_EPOCH, EPOCHS, BATCH = 5, 3, 4
+
+
+class NoisyTask:
+    """A regression with dropout, so that the random state matters."""
+
+    name = "noisy"
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def step(self, module, batch):
+        loss = (module(batch["x"]).squeeze(1) - batch["y"]).square().mean()
+        return {"loss": loss}
+
+    def layer_scale(self, name):
+        return 1.0
+
+    def after_step(self):
+        pass
+
+
+class Numbers:
+    """Micro-batches that depend on epoch and position alone; may raise a stop at one of them."""
+
+    def __init__(self, *, size=BATCH, per_epoch=STEPS_PER_EPOCH, stop=None, stop_at=None):
+        self.size, self.per_epoch = size, per_epoch
+        self.stop, self.stop_at = stop, stop_at
+
+    def epoch(self, epoch, start_batch=0):
+        for position in range(start_batch, self.per_epoch):
+            rows = torch.arange(position * self.size, (position + 1) * self.size)
+            x = torch.sin(rows[:, None] * torch.tensor([1.0, 2.0, 3.0]) + epoch)
+            if self.stop is not None and (epoch, position) == self.stop_at:
+                self.stop.requested = True
+            yield {"x": x, "y": x.sum(dim=1)}
+
+
+def train(path, *, accumulate=1, stop_at=None, task=None, **control):
+    path.mkdir(exist_ok=True)
+    run, stop = RunDir(path), StopRequest()
+    loader = Numbers(
+        size=BATCH // accumulate,
+        per_epoch=STEPS_PER_EPOCH * accumulate,
+        stop=stop,
+        stop_at=stop_at,
+    )
+    optim = OptimSpec(
+        base_lr=0.64, batch_size=BATCH, epochs=EPOCHS, warmup_epochs=1, accumulate=accumulate
+    )
+    trainer = Trainer(
+        task or NoisyTask(),
+        loader,
+        optim=optim,
+        control=RunControlSpec(**{"log_every": 2, **control}),
+        steps_per_epoch=STEPS_PER_EPOCH,
+        run=run,
+        spec_hash="0",
+        world=World(rank=0, size=1, device=torch.device("cpu")),
+        events=EventLog(run),
+        stop=stop,
+    )
+    return trainer.fit(), run
+
+
+def result(run):
+    weights = load_model_state(newest_checkpoint(run))
+    losses = [
+        (row["step"], row["epoch"], row["lr"], row["loss"]) for row in read_metrics(run.metrics)
+    ]
+    return weights, losses
+
+
+@pytest.mark.parametrize("stop_at", [(0, 0), (0, 3), (1, 4), (2, 0)])
+def test_a_stopped_and_resumed_run_equals_the_uninterrupted_one(tmp_path, stop_at):
+    status, whole = train(tmp_path / "whole")
+    assert status == "finished"
+    assert train(tmp_path / "parts", stop_at=stop_at)[0] == "stopped"
+    torch.manual_seed(99)
+    status, parts = train(tmp_path / "parts")
+    assert status == "finished"
+    weights, losses = result(whole)
+    resumed_weights, resumed_losses = result(parts)
+    assert resumed_losses == losses
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
+
+
+def test_rows_after_the_checkpoint_are_cut_and_events_are_kept(tmp_path):
+    train(tmp_path, stop_at=(1, 1))
+    run = RunDir(tmp_path)
+    before = len(run.events.read_text().splitlines())
+    with open(run.metrics, "a") as file:
+        file.write(json.dumps({"step": 999, "loss": 0.0}) + '\n{"step": 10')
+    train(tmp_path)
+    steps = [row["step"] for row in read_metrics(run.metrics)]
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert len(run.events.read_text().splitlines()) > before
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
+    _, run = train(tmp_path)
+    newest = newest_checkpoint(run)
+    (newest / "model.safetensors").write_bytes(b"rubbish")
+    assert newest_checkpoint(run) == run.complete_checkpoints()[-2]
+    assert "model.safetensors is damaged" in caplog.text
+
+
+def test_only_the_latest_checkpoints_are_kept(tmp_path):
+    _, run = train(tmp_path, keep_checkpoints=1)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000015"]
+
+
+class ExactTask(NoisyTask):
+    """Without dropout, so that micro-batches may be compared."""
+
+    def __init__(self):
+        super().__init__()
+        self.module[1] = nn.Identity()
+
+
+def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path):
+    _, whole = train(tmp_path / "whole", task=ExactTask())
+    _, parts = train(tmp_path / "parts", task=ExactTask(), accumulate=2)
+    weights, losses = result(whole)
+    other_weights, other_losses = result(parts)
+    assert [row[3] for row in losses] == pytest.approx([row[3] for row in other_losses], rel=1e-5)
+    for name in weights:
+        torch.testing.assert_close(weights[name], other_weights[name], rtol=1e-4, atol=1e-6)
+
+
+class ExplodingTask(NoisyTask):
+    def step(self, module, batch):
+        return {"loss": super().step(module, batch)["loss"] * float("nan")}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"lower optim\.base_lr"):
+        train(tmp_path, task=ExplodingTask())
