@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := core trainer serving api
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types bench clean
+.PHONY: help setup demo test test-all lint format bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,14 @@ test-all: lint  ## the test suite with the slow drills
 
 bench: $(STAMP)  ## benchmarks; figures for docs/benchmarks
 	$(BIN)/python -m bench.model
+
+lock:  ## resolve the dependencies afresh and rewrite constraints.txt
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,dev]'
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+	rm -rf $(VENV)-lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
