@@ -22,14 +22,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from cmaev.ranks import run_ranks
+from cmaev.runlock import hold_run
 from cmaev_spec import lifeline
 from cmaev_spec.events import OutcomeEvent
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput
 from cmaev_spec.rundir import RunDir, event_line
 from cmaev_spec.wire import RUNNERS
-
-from cmaev.ranks import run_ranks
-from cmaev.runlock import hold_run
 
 RANK_FLAG = "--as-rank"
 _CHUNK_BYTES = 1 << 16

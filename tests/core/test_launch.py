@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cmaev import ranks
 from cmaev.runlock import RunBusyError, hold_run
 from cmaev_spec.exits import BadInput

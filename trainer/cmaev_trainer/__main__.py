@@ -5,24 +5,18 @@ import sys
 from cmaev_spec import lifeline
 from cmaev_spec.exits import EXIT_BAD_INPUT, BadInput
 from cmaev_spec.wire import QUEUE
-
 from cmaev_trainer.app import app
-from cmaev_trainer.settings import load_settings
+from cmaev_trainer.settings import WorkerSettings, load_settings
 
 
-def main() -> int:
-    """Checks the settings, then serves the queue until SIGTERM or SIGINT."""
+def main() -> None:
+    """Serves the queue until SIGTERM or SIGINT; wrong settings end with one clear line."""
     lifeline.watch()
     try:
-        settings = load_settings()
-        settings.read_key()
-        settings.runs_dir.mkdir(parents=True, exist_ok=True)
+        settings = _checked_settings()
     except BadInput as error:
         sys.stderr.write(f"error: {error}\n")
-        return EXIT_BAD_INPUT
-    except OSError as error:
-        sys.stderr.write(f"error: CMAEV_RUNS_DIR: {error}\n")
-        return EXIT_BAD_INPUT
+        sys.exit(EXIT_BAD_INPUT)
     app.worker_main(
         [
             "worker",
@@ -36,5 +30,15 @@ def main() -> int:
     )
 
 
+def _checked_settings() -> WorkerSettings:
+    settings = load_settings()
+    settings.read_key()
+    try:
+        settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"CMAEV_RUNS_DIR: {error}") from None
+    return settings
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,9 +8,9 @@ nothing relies on redelivery; whether an attempt runs is decided by its lease.
 from typing import Any
 
 from celery import Celery, signals
+
 from cmaev_spec import lifeline
 from cmaev_spec.wire import QUEUE
-
 from cmaev_trainer.logs import configure_logging
 from cmaev_trainer.settings import load_settings
 from cmaev_trainer.shutdown import SHUTDOWN

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import httpx
+from pydantic import BaseModel, ValidationError
+
 from cmaev_spec.worker_protocol import (
     AttemptReceipt,
     AttemptReport,
@@ -15,7 +17,6 @@ from cmaev_spec.worker_protocol import (
     LeaseRequest,
     PositionedEvent,
 )
-from pydantic import BaseModel, ValidationError
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

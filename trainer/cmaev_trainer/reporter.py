@@ -7,10 +7,10 @@ position of each line makes a repeated batch harmless.
 from pathlib import Path
 
 import structlog
-from cmaev_spec.events import EVENT_ADAPTER, OutcomeEvent
-from cmaev_spec.worker_protocol import PositionedEvent
 from pydantic import ValidationError
 
+from cmaev_spec.events import EVENT_ADAPTER, OutcomeEvent
+from cmaev_spec.worker_protocol import PositionedEvent
 from cmaev_trainer.client import ControlPlane, RefusedError
 
 log = structlog.get_logger(__name__)

@@ -4,9 +4,10 @@ import os
 import socket
 from pathlib import Path
 
-from cmaev_spec.exits import BadInput
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cmaev_spec.exits import BadInput
 
 
 class WorkerSettings(BaseSettings):

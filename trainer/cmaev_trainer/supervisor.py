@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import structlog
+
 from cmaev_spec.exits import EXIT_BAD_INPUT
 from cmaev_spec.job import SpecError
 from cmaev_spec.rundir import resolve_run
 from cmaev_spec.worker_protocol import AttemptReport, DesiredState, LeaseGrant, LeaseRequest
-
 from cmaev_trainer.client import ControlPlane, LeaseLostError, RefusedError
 from cmaev_trainer.outcome import result_of
 from cmaev_trainer.pace import Pace

@@ -2,8 +2,8 @@
 
 import httpx
 import structlog
-from cmaev_spec.wire import QUEUE, TASK_RUN_ATTEMPT
 
+from cmaev_spec.wire import QUEUE, TASK_RUN_ATTEMPT
 from cmaev_trainer.app import app
 from cmaev_trainer.client import ControlPlane
 from cmaev_trainer.settings import WorkerSettings, load_settings
