@@ -44,7 +44,7 @@ def test_the_list_of_files_is_not_empty() -> None:
 
 def test_every_module_with_code_says_what_it_is() -> None:
     silent = []
-    for path in tracked(".py"):
+    for path in modules():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if tree.body and ast.get_docstring(tree) is None:
             silent.append(str(path.relative_to(ROOT)))

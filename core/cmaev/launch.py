@@ -1,4 +1,4 @@
-"""`python -m cmaev.launch --run-dir D`: starts the runner of a job on this node.
+"""`python -m cmaev.launch --run-dir D [--spec FILE]`: starts the runner of a job on this node.
 
 What a supervisor or a pod runs. It knows the runners by name only and never imports torch itself.
 A runner is a module with `main(argv) -> int`, called with `["--run-dir", D]`. One process runs it
@@ -22,11 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from cmaev.ranks import run_ranks
+from cmaev.ranks import node_rank, run_ranks
 from cmaev.runlock import hold_run
 from cmaev_spec import lifeline
 from cmaev_spec.events import OutcomeEvent
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput
+from cmaev_spec.job import load_job
 from cmaev_spec.rundir import RunDir, event_line
 from cmaev_spec.wire import RUNNERS
 
@@ -38,18 +39,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job of a run directory to its end and returns the exit code of the contract."""
     parser = argparse.ArgumentParser(prog="python -m cmaev.launch", description=__doc__)
     parser.add_argument("--run-dir", required=True, help="run directory that holds spec.json")
+    parser.add_argument("--spec", help="job that claims the run directory first, YAML or JSON")
     parser.add_argument(RANK_FLAG, dest="as_rank", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     lifeline.watch()
     run = RunDir(arguments.run_dir)
+    if arguments.spec is not None:
+        try:
+            run.claim(load_job(arguments.spec))
+        except BadInput as error:
+            # No outcome is recorded: the directory may be another run's.
+            sys.stderr.write(f"error: {error}\n")
+            return EXIT_BAD_INPUT
     return guarded(run, lambda: run_rank(run) if arguments.as_rank else run_node(run))
 
 
 def run_node(run: RunDir) -> int:
     """Starts every process of the job that belongs to this node."""
     job = run.read_job()
-    with hold_run(run) as lock:
-        mend_lines(run.events)
+    node = node_rank(job.resources, os.environ)
+    with hold_run(run, node=node) as lock:
+        if node == 0:
+            mend_lines(run.events)
         if job.resources.world_size == 1:
             return run_rank(run)
         command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path), RANK_FLAG]

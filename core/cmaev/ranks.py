@@ -60,14 +60,33 @@ def rendezvous(resources: ResourceSpec, environment: Mapping[str, str]) -> dict[
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
-    names = ("CMAEV_NODE_RANK", "CMAEV_MASTER_ADDR", "CMAEV_MASTER_PORT")
-    for name in names:
-        if not environment.get(name):
-            raise BadInput(f"{name}: must be set on every node of a job with resources.nodes > 1")
-    node, address, port_text = (environment[name] for name in names)
-    if not node.isdigit() or int(node) >= resources.nodes:
-        raise BadInput(f"CMAEV_NODE_RANK: must be 0 to {resources.nodes - 1}, not {node!r}")
-    return {"MASTER_ADDR": address, "MASTER_PORT": port_text, "GROUP_RANK": node}
+    node = node_rank(resources, environment)
+    return {
+        "MASTER_ADDR": _required("CMAEV_MASTER_ADDR", environment),
+        "MASTER_PORT": _required("CMAEV_MASTER_PORT", environment),
+        "GROUP_RANK": str(node),
+    }
+
+
+def node_rank(resources: ResourceSpec, environment: Mapping[str, str]) -> int:
+    """Which of the job's nodes this is, from 0.
+
+    Raises:
+        BadInput: if the job spans nodes and CMAEV_NODE_RANK does not name one of them.
+    """
+    if resources.nodes == 1:
+        return 0
+    text = _required("CMAEV_NODE_RANK", environment)
+    if not text.isdecimal() or int(text) >= resources.nodes:
+        raise BadInput(f"CMAEV_NODE_RANK: must be 0 to {resources.nodes - 1}, not {text!r}")
+    return int(text)
+
+
+def _required(name: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name)
+    if not value:
+        raise BadInput(f"{name}: must be set on every node of a job with resources.nodes > 1")
+    return value
 
 
 def combine(codes: Sequence[int | None]) -> int:

@@ -1,4 +1,4 @@
-"""One writer per run directory.
+"""One writer per run directory and node.
 
 A worker that lost its lease may still be dying while the next one starts on the same directory.
 The lock waits for it: it belongs to the open file, which every process of the run inherits, so the
@@ -21,17 +21,19 @@ class RunBusyError(RuntimeError):
 
 
 @contextlib.contextmanager
-def hold_run(run: RunDir, *, patience: float = 60.0) -> Iterator[int]:
+def hold_run(run: RunDir, *, node: int = 0, patience: float = 60.0) -> Iterator[int]:
     """Holds the lock of a run directory; yields its descriptor, for children to inherit.
 
     Args:
         run: an existing run directory.
+        node: which of the job's nodes asks; each has a lock of its own.
         patience: seconds to wait for another holder to go away.
 
     Raises:
         RunBusyError: if the other holder stays.
     """
-    descriptor = os.open(run.path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    name = f"{LOCK_NAME}-{node}" if node else LOCK_NAME
+    descriptor = os.open(run.path / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _acquire(descriptor, run, deadline=time.monotonic() + patience)
         yield descriptor

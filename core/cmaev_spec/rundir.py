@@ -101,7 +101,7 @@ class RunDir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise SpecError([("run_dir", f"cannot make {self.path}: {error.strerror}")]) from None
         text = canonical_json(job)
         if not self.spec.exists():
