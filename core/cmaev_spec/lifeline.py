@@ -50,6 +50,7 @@ def spawn(
     cwd: str | Path | None = None,
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Child:
     """Starts `command` as the leader of a new session, holding a lifeline to this process.
 
@@ -64,7 +65,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            pass_fds=(read_end,),
+            pass_fds=(read_end, *pass_fds),
             start_new_session=True,
         )
     except BaseException:
