@@ -1,0 +1,1 @@
+"""The worker protocol: leases, heartbeats, events and outcomes of attempts."""

@@ -1,0 +1,1 @@
+"""Commands of the `cmaev` program; each imports what it needs when it runs."""

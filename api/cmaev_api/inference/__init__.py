@@ -1,0 +1,1 @@
+"""Classification of a posted video by a deployed model."""

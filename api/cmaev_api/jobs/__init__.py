@@ -1,0 +1,1 @@
+"""Jobs: submit, look at, cancel, pause, resume, retry."""

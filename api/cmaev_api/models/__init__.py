@@ -1,0 +1,1 @@
+"""Deployed models: versions, provenance, and the serving agent that holds them."""

@@ -1,0 +1,1 @@
+"""What a run left behind: events, logs, metrics, artifacts."""
