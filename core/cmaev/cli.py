@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from cmaev import k8s_cli
+from cmaev.data import cli as data_cli
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, BadInput
 
@@ -32,6 +33,7 @@ def build() -> typer.Typer:
     )
     app.command("train")(train)
     app.command("version")(version)
+    data_cli.register(data_app)
     app.add_typer(data_app, name="data")
     app.add_typer(presets_app, name="presets")
     k8s_cli.register(app)

@@ -1,0 +1,52 @@
+"""`cmaev data …`: commands that make videos and indexes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the `data` group."""
+    app.command("synth")(synth)
+    app.command("index")(index)
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="folder to make")],
+    classes: Annotated[int, typer.Option(help="2, 4, 6 or 8: pairs of opposite motions")] = 8,
+    per_class: Annotated[int, typer.Option(help="training videos of each class")] = 40,
+    val_per_class: Annotated[int, typer.Option(help="held-out videos of each class")] = 25,
+    seed: Annotated[int, typer.Option(help="decides everything that is random")] = 0,
+) -> None:
+    """Make small videos whose class is told by motion alone, with train.csv and val.csv."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from cmaev.data.synth import synthesise
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("videos", total=None)
+        made = synthesise(
+            out,
+            classes=classes,
+            per_class=per_class,
+            val_per_class=val_per_class,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    state = "made" if made.created else "already there:"
+    typer.echo(f"{state} {made.videos} videos; indexes {made.train} and {made.val}")
+
+
+def index(
+    source: Annotated[Path, typer.Argument(help="folder that holds a folder of videos per class")],
+    out: Annotated[Path, typer.Option(help="csv file to write")],
+) -> None:
+    """Write an index of a folder that holds one folder of videos per class."""
+    from cmaev.data.folder import index_folder
+
+    videos, classes = index_folder(source, out=out)
+    typer.echo(f"{videos} videos of {classes} classes; index {out}")
