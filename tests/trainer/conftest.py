@@ -104,6 +104,12 @@ class FakeControlPlane:
         """The job of the next lease, by the words that the fake runner obeys."""
         self.spec = _job(name)
 
+    def next_job(self, name: str) -> None:
+        """A new job for the next lease."""
+        self.use(name)
+        self.job_id = f"job-{self.grants + 1}"
+        self.token, self.report, self.events = None, None, []
+
     def expire(self) -> None:
         """What the sweeper does: the next delivery may take the lease."""
         self.token = None

@@ -138,3 +138,39 @@ def test_a_delivery_before_the_control_plane_is_up_waits_for_it(fleet, plane, ev
     plane.down = False
     fleet.start()
     eventually(lambda: plane.result == "succeeded")
+
+
+def test_failures_carry_their_reason(fleet, plane, eventually):
+    plane.use("raise=bad")
+    fleet.start()
+    fleet.deliver()
+    eventually(lambda: plane.result == "failed")
+    assert (plane.report.exit_code, plane.report.error) == (64, "data.index: no such file")
+    for name, expected in [
+        ("exit=3", ("failed", 3, "fake runner, rank 0")),
+        ("rank0_kill=9", ("crashed", -9, "fake runner, rank 0")),
+    ]:
+        plane.next_job(name)
+        fleet.deliver()
+        eventually(lambda: plane.report is not None)
+        assert (plane.report.result, plane.report.exit_code, plane.report.error) == expected
+
+
+def test_a_folder_that_belongs_to_another_run_fails_the_attempt(fleet, plane, eventually):
+    folder = fleet.runs_dir / plane.job_id
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("not ours")
+    fleet.start()
+    fleet.deliver()
+    eventually(lambda: plane.result == "failed")
+    assert plane.report.exit_code == 64
+    assert "is not empty" in plane.report.error
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_job_id_cannot_lead_out_of_the_runs_folder(fleet, plane, eventually):
+    plane.job_id = "../../etc"
+    fleet.start()
+    fleet.deliver()
+    eventually(lambda: plane.result == "failed")
+    assert "is not a job id" in plane.report.error
