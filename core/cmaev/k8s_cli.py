@@ -41,6 +41,9 @@ def render(
     grace_seconds: Annotated[
         int, typer.Option(help="Time for a last checkpoint when the pod is told to stop.")
     ] = 300,
+    suspend: Annotated[
+        bool, typer.Option("--suspend", help="Create the job without starting it.")
+    ] = False,
 ) -> None:
     """Print the manifest of a job; `… | kubectl apply -f -` runs it."""
     from cmaev_spec.job import load_job
@@ -56,5 +59,6 @@ def render(
         data_claim=data_claim,
         retries=retries,
         grace_seconds=grace_seconds,
+        suspend=suspend,
     )
     typer.echo(to_yaml(render_job(job, placement)), nl=False)

@@ -36,6 +36,7 @@ class Placement(Spec):
 
     `data_claim` is mounted read-only at /data and `runs_claim` at /runs, so paths in the job start
     with one of the two. `runs_claim` must be writable from several nodes if the job has several.
+    A suspended job waits until somebody, or a queue, sets `spec.suspend` to false.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Placement(Spec):
     data_claim: str | None = None
     retries: int = 6
     grace_seconds: int = 300
+    suspend: bool = False
 
 
 def default_name(job: JobSpec) -> str:
@@ -187,6 +189,7 @@ def _job(job: JobSpec, placement: Placement) -> Object:
             "completionMode": "Indexed",
             "completions": job.resources.nodes,
             "parallelism": job.resources.nodes,
+            "suspend": placement.suspend,
             "backoffLimitPerIndex": placement.retries,
             # Training cannot go on without one of its nodes.
             "maxFailedIndexes": 0,

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from cmaev_spec.job import JobSpec, parse_job
 from cmaev_spec.manifest import Placement
 

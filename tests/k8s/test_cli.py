@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_USAGE
 
 SPEC = """

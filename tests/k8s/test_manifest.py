@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_STOPPED
 from cmaev_spec.job import JobSpec, SpecError, parse_job
 from cmaev_spec.manifest import Placement, default_name, render, to_yaml

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from cmaev_spec.job import JobSpec
 from cmaev_spec.manifest import Placement, render
 
