@@ -57,4 +57,4 @@ def on_shutdown(**_: object) -> None:
 @signals.setup_logging.connect
 def on_logging(**_: object) -> None:
     """Keeps Celery from configuring the log."""
-    configure_logging(as_json=load_settings().log_json)
+    configure_logging()

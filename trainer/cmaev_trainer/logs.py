@@ -6,18 +6,21 @@ import sys
 import structlog
 
 
-def configure_logging(*, as_json: bool = False) -> None:
-    """Sends every record to stderr as one line, with time, level and context."""
+def configure_logging() -> None:
+    """Sends every record to stderr: readable lines on a terminal, JSON lines elsewhere."""
+    terminal = sys.stderr.isatty()
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if not terminal:
+        shared.append(structlog.processors.format_exc_info)
     renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        structlog.dev.ConsoleRenderer(pad_event_to=0)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -30,7 +33,6 @@ def configure_logging(*, as_json: bool = False) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
                 renderer,
             ],
         )

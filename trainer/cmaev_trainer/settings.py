@@ -32,7 +32,6 @@ class WorkerSettings(BaseSettings):
         10.0, gt=0.0, description="the same when the worker itself is asked to end"
     )
     http_timeout_seconds: float = Field(5.0, gt=0.0)
-    log_json: bool = Field(False, description="JSON lines instead of text")
 
     def read_key(self) -> str:
         """The worker's key, from the setting or its file.

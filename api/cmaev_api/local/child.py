@@ -9,6 +9,7 @@ from cmaev_api.local.services import Service, environment_of
 from cmaev_spec.lifeline import Child, spawn
 
 RESTARTS_PER_MINUTE = 5
+FIRST_PAUSE_SECONDS = 0.5
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
 
@@ -66,7 +67,7 @@ class ServiceProcess:
                 raise ServiceFailedError(
                     f"{self.service.name} died {recent} times within a minute\n{self.log_tail()}"
                 )
-            pause = 0.5 * 2.0 ** (recent - 1)
+            pause = FIRST_PAUSE_SECONDS * 2.0 ** (recent - 1)
             self._start_at = now + pause
             return f"{self.service.name} ended ({describe(code)}); starting it again in {pause:g} s"
         if self._start_at is not None and now >= self._start_at:
