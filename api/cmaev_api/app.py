@@ -10,7 +10,7 @@ from functools import partial
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
 
-from cmaev_api import errors, health
+from cmaev_api import errors
 from cmaev_api.attempts import endpoints as attempts
 from cmaev_api.db import Database
 from cmaev_api.dispatch import Dispatcher
@@ -28,6 +28,7 @@ from cmaev_api.periodic import Periodic
 from cmaev_api.runs import endpoints as runs
 from cmaev_api.settings import Settings
 from cmaev_api.sweeper import Sweeper
+from cmaev_api.system import endpoints as system
 from cmaev_spec import __version__
 from cmaev_spec.serving_protocol import Problem
 
@@ -43,15 +44,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database = Database(settings.database)
-    app.state.dispatcher = Dispatcher(settings.redis_url)
+    app.state.dispatcher = dispatcher = Dispatcher(settings.redis_url)
     app.state.agent = agent = ServingAgent(settings)
     app.state.reconciler = Reconciler(database, agent)
     app.state.inference = InferenceService(agent, settings=settings)
-    app.state.metrics = Metrics(database)
+    app.state.metrics = metrics = Metrics(database)
+    app.state.sweeper = Sweeper(database, dispatcher, settings=settings, metrics=metrics)
     errors.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(RequestContext)
-    for part in (jobs, runs, attempts, models, inference, health):
+    for part in (jobs, runs, attempts, models, inference, system):
         app.include_router(part.router)
     _describe_problems(app)
     return app
@@ -75,8 +77,8 @@ def _start(app: FastAPI, stack: ExitStack) -> None:
         stack.callback(part.close)
     upgrade(app.state.database.engine)
     ensure_keys(app.state.database, settings)
-    sweeper = Sweeper(app.state.database, app.state.dispatcher, settings=settings, metrics=metrics)
-    for name, work in (("sweep", sweeper.sweep), ("reconcile", app.state.reconciler.reconcile)):
+    rounds = {"sweep": app.state.sweeper.sweep, "reconcile": app.state.reconciler.reconcile}
+    for name, work in rounds.items():
         periodic = Periodic(
             name,
             work,

@@ -4,10 +4,11 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,18 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 SECRET_BYTES = 32
 ADMIN_KEY_FILE = "api-key"
 WORKER_KEY_FILE = "worker-key"
+
+
+class KeyRead(BaseModel):
+    """A key as it may be shown: without its secret, which is not kept."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: datetime
+    revoked_at: datetime | None
 
 
 def create_key(session: Session, *, name: str, scopes: Sequence[Scope]) -> str:

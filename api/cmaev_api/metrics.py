@@ -7,8 +7,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
+from cmaev_api.attempts.repository import AttemptRepository
 from cmaev_api.db import Database
-from cmaev_api.tables import Attempt, Job
+from cmaev_api.tables import Job
 from cmaev_spec.state import JobState
 
 
@@ -59,7 +60,6 @@ class JobCollector(Collector):
             query = select(Job.state, Job.kind, func.count()).group_by(Job.state, Job.kind)
             for state, kind, count in session.execute(query):
                 jobs.add_metric([JobState(state).value, kind], count)
-            held = select(func.count()).where(Attempt.state == "leased")
-            leased.add_metric([], session.scalar(held) or 0)
+            leased.add_metric([], AttemptRepository(session).count_leased())
         yield jobs
         yield leased

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cmaev_spec.exits import BadInput
 
 MIB = 1024 * 1024
 
@@ -113,3 +115,17 @@ class Settings(BaseSettings):
         if self.serving_token_file is not None:
             return self.serving_token_file.read_text(encoding="utf-8").strip()
         return None if self.serving_token is None else self.serving_token.get_secret_value()
+
+
+def load_settings() -> Settings:
+    """Reads the environment.
+
+    Raises:
+        BadInput: naming the variable that is wrong and why.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "".join(f"CMAEV_{part}: ".upper() for part in first["loc"])
+        raise BadInput(f"{name}{str(first['msg']).removeprefix('Value error, ')}") from None

@@ -50,6 +50,10 @@ class AttemptRepository:
         )
         return self._session.scalar(query) or 0
 
+    def count_leased(self) -> int:
+        """How many attempts a worker holds."""
+        return self._session.scalar(select(func.count()).where(Attempt.state == LEASED)) or 0
+
     def take(self, attempt: Attempt, **values: Any) -> bool:
         """Leases a queued attempt; returns whether it was still there to take."""
         return self._change(attempt, Attempt.state == QUEUED, state=LEASED, **values)

@@ -1,0 +1,258 @@
+"""A typed HTTP client of the control plane, for commands, notebooks and tests."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import ValidationError
+
+from cmaev_api.jobs.schemas import JobPage, JobRead, JobSummary
+from cmaev_api.models.schemas import ModelList, ModelRead, VersionRead
+from cmaev_api.runs.schemas import Artifact, ArtifactList, EventPage, MetricRows
+from cmaev_api.system.schemas import SystemStatus
+from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, BadInput
+from cmaev_spec.job import JobSpec
+from cmaev_spec.serving_protocol import Classification, Problem
+from cmaev_spec.state import JobState
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_STATE_DIR = "~/.local/share/cmaev"
+BAD_INPUT = {400, 413, 415, 422}
+RESTING = {JobState.PAUSED}
+CHUNK = 1 << 18
+
+
+class ApiError(Exception):
+    """What the control plane had to say about a request, or that it said nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        text = problem.detail if problem.fix is None else f"{problem.detail}\n  fix: {problem.fix}"
+        super().__init__(text)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that ends with this error."""
+        return EXIT_BAD_INPUT if self.problem.status in BAD_INPUT else EXIT_FAILED
+
+
+class Client:
+    """The control plane at one address, with one key."""
+
+    def __init__(self, url: str, key: str, *, timeout: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout, connect=5.0),
+            headers={"Authorization": f"Bearer {key}"},
+        )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The control plane at CMAEV_URL, with the key CMAEV_API_KEY or the first start's.
+
+        Raises:
+            BadInput: if there is no key.
+        """
+        state = Path(os.environ.get("CMAEV_STATE_DIR", DEFAULT_STATE_DIR)).expanduser()
+        key = os.environ.get("CMAEV_API_KEY", "")
+        if not key:
+            file = state / "api-key"
+            try:
+                key = file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise BadInput(
+                    "no API key: set CMAEV_API_KEY, or CMAEV_STATE_DIR to the stack's state folder "
+                    f"({file}: {error.strerror})"
+                ) from None
+        return cls(os.environ.get("CMAEV_URL", DEFAULT_URL), key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def status(self) -> SystemStatus:
+        """How every part of the stack is; raises ApiError, as all methods here do."""
+        return SystemStatus.model_validate_json(self._get("/v1/status").content)
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobRead:
+        """Submits a job; paths in it must be absolute."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        body = spec.model_dump(mode="json")
+        response = self._send("POST", "/v1/jobs", json=body, headers=headers)
+        return JobRead.model_validate_json(response.content)
+
+    def jobs(
+        self, *, states: Sequence[str] = (), kinds: Sequence[str] = (), limit: int = 50
+    ) -> list[JobSummary]:
+        """At most `limit` jobs, newest first."""
+        items: list[JobSummary] = []
+        cursor: str | None = None
+        while len(items) < limit:
+            params: dict[str, Any] = {
+                "state": list(states),
+                "kind": list(kinds),
+                "limit": min(200, limit - len(items)),
+            }
+            if cursor is not None:
+                params["cursor"] = cursor
+            page = JobPage.model_validate_json(self._get("/v1/jobs", params=params).content)
+            items += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return items
+
+    def job(self, job_id: str) -> JobRead:
+        """One job."""
+        return JobRead.model_validate_json(self._get(f"/v1/jobs/{job_id}").content)
+
+    def cancel(self, job_id: str) -> JobRead:
+        """Cancels a job."""
+        return self._act(job_id, "cancel")
+
+    def pause(self, job_id: str) -> JobRead:
+        """Pauses a job after its next checkpoint."""
+        return self._act(job_id, "pause")
+
+    def resume(self, job_id: str) -> JobRead:
+        """Resumes a paused job."""
+        return self._act(job_id, "resume")
+
+    def retry(self, job_id: str) -> JobRead:
+        """Submits a finished job again; returns the new one."""
+        return self._act(job_id, "retry")
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        interval: float = 1.0,
+        on_change: Callable[[JobRead], None] | None = None,
+    ) -> JobRead:
+        """Waits until a job has ended or is paused; calls `on_change` with each new state of it."""
+        seen: JobRead | None = None
+        while True:
+            job = self.job(job_id)
+            if on_change is not None and job != seen:
+                on_change(job)
+            if job.state.terminal or job.state in RESTING:
+                return job
+            seen = job
+            time.sleep(interval)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> EventPage:
+        """Events of a job's run after an offset."""
+        params = {"after": after, "limit": limit}
+        response = self._get(f"/v1/jobs/{job_id}/events", params=params)
+        return EventPage.model_validate_json(response.content)
+
+    def logs(self, job_id: str, *, offset: int | None = None) -> tuple[str, int]:
+        """The end of a job's log, or its part from `offset`; and the offset after that."""
+        params = {} if offset is None else {"offset": offset}
+        response = self._get(f"/v1/jobs/{job_id}/logs", params=params)
+        return response.text, int(response.headers["X-Next-Offset"])
+
+    def metrics(self, job_id: str, *, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
+        """Rows of a job's `metrics.jsonl`."""
+        params = {"after": after, "limit": limit}
+        response = self._get(f"/v1/jobs/{job_id}/metrics", params=params)
+        return MetricRows.model_validate_json(response.content).items
+
+    def artifacts(self, job_id: str) -> list[Artifact]:
+        """The files that a job's run announced."""
+        response = self._get(f"/v1/jobs/{job_id}/artifacts")
+        return ArtifactList.model_validate_json(response.content).items
+
+    def fetch(self, job_id: str, path: str, destination: Path) -> None:
+        """Downloads a file of a job's run directory."""
+        with self._http.stream("GET", f"/v1/jobs/{job_id}/artifacts/{path}") as response:
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            with open(destination, "wb") as file:
+                for chunk in response.iter_bytes(CHUNK):
+                    file.write(chunk)
+
+    def models(self) -> list[VersionRead]:
+        """The models that are served."""
+        return ModelList.model_validate_json(self._get("/v1/models").content).items
+
+    def model(self, name: str) -> ModelRead:
+        """One model with its versions and history."""
+        return ModelRead.model_validate_json(self._get(f"/v1/models/{name}").content)
+
+    def deploy(self, job_id: str, *, name: str | None = None, timeout: float = 330.0) -> ModelRead:
+        """Deploys the archive of an export job and returns the status it reached."""
+        body = {"job": job_id, "name": name}
+        response = self._send("POST", "/v1/models", json=body, timeout=timeout)
+        return ModelRead.model_validate_json(response.content)
+
+    def delete_model(self, name: str) -> None:
+        """Stops serving a model."""
+        self._send("DELETE", f"/v1/models/{name}")
+
+    def classify(
+        self, model: str, video: str | Path, *, top_k: int = 5, timeout: float = 120.0
+    ) -> Classification:
+        """Asks a model what happens in a video file."""
+        with open(video, "rb") as file:
+            response = self._send(
+                "POST",
+                f"/v1/models/{model}:classify",
+                params={"top_k": top_k},
+                content=file,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Length": str(os.fstat(file.fileno()).st_size),
+                },
+                timeout=timeout,
+            )
+        return Classification.model_validate_json(response.content)
+
+    def _act(self, job_id: str, action: str) -> JobRead:
+        response = self._send("POST", f"/v1/jobs/{job_id}:{action}")
+        return JobRead.model_validate_json(response.content)
+
+    def _get(self, path: str, *, params: Mapping[str, Any] | None = None) -> httpx.Response:
+        return self._send("GET", path, params=params)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise ApiError(
+                Problem(
+                    title="No answer",
+                    status=503,
+                    detail=f"{self.url} does not answer ({str(error) or type(error).__name__})",
+                    fix="start the stack with `cmaev up`, or set CMAEV_URL to its address",
+                )
+            ) from error
+        if response.is_error:
+            raise _error(response)
+        return response
+
+
+def _error(response: httpx.Response) -> ApiError:
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        text = response.text[:200].strip() or response.reason_phrase
+        problem = Problem(title=response.reason_phrase, status=response.status_code, detail=text)
+    return ApiError(problem)
