@@ -26,6 +26,7 @@ class ServiceProcess:
         self._child: Child | None = None
         self._deaths: deque[float] = deque(maxlen=RESTARTS_PER_MINUTE + 1)
         self._start_at: float | None = None
+        self.started_at = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -39,6 +40,7 @@ class ServiceProcess:
                 self.service.command, env=environment_of(self.service), stdout=log, stderr=log
             )
         self._start_at = None
+        self.started_at = time.monotonic()
 
     def ended(self) -> int | None:
         """The exit code if the process has ended by itself, after which it is down."""

@@ -87,6 +87,7 @@ def api(
         environment=environment,
         address=url,
         check=lambda: ready.http(f"{url}/readyz"),
+        stop_seconds=11.0,
     )
 
 
@@ -112,7 +113,7 @@ def worker(state: StateDir, *, number: int, url: str, redis_url: str) -> Service
             "CMAEV_WORKER_NAME": unique,
         },
         check=lambda: ready.worker(redis_url, unique),
-        stop_seconds=17.0,
+        stop_seconds=16.0,
     )
 
 

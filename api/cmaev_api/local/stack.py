@@ -69,14 +69,13 @@ class Stack:
 
     def _wait_until_ready(self, process: ServiceProcess) -> None:
         service = process.service
-        begin = time.monotonic()
         while (missing := service.check()) is not None:
             self._stop_if_asked()
             if (code := process.ended()) is not None:
                 raise ServiceFailedError(
                     f"{service.name} ended while starting ({describe(code)})\n{process.log_tail()}"
                 )
-            if time.monotonic() > begin + service.start_seconds:
+            if time.monotonic() > process.started_at + service.start_seconds:
                 raise ServiceFailedError(
                     f"{service.name} was not ready within {service.start_seconds:g} s: "
                     f"{missing}\n{process.log_tail()}"
@@ -84,7 +83,8 @@ class Stack:
             time.sleep(_TICK_SECONDS)
         self._stop_if_asked()
         address = f"  {service.address}" if service.address else ""
-        self._say(f"  {service.name:<9} ready in {time.monotonic() - begin:4.1f} s{address}")
+        seconds = time.monotonic() - process.started_at
+        self._say(f"  {service.name:<9} ready in {seconds:4.1f} s{address}")
 
     def _watch(self) -> None:
         while not self._signals:
