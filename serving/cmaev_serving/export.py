@@ -1,11 +1,14 @@
 """Exports a finetuned run to ONNX and to a TorchServe archive.
 
-`python -m cmaev_serving.export --run-dir D` runs an export job; `export_run` is the function behind
-it and behind `cmaev export`. Files get their final names only after the exported model was shown to
-compute what PyTorch computes; after a failure nothing is left behind.
+`main` is the runner of export jobs; `export_run` is the function behind it and `cmaev export`.
+`python -m cmaev_serving.export --run-dir D` runs a job under the exit codes of `cmaev.launch`.
+
+Files get their final names only after the exported model was shown to compute what PyTorch
+computes; after a failure nothing is left.
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -18,15 +21,16 @@ from pathlib import Path
 
 import torch
 
+from cmaev import launch
 from cmaev.checkpoints import LoadedClassifier, load_classifier
+from cmaev.engine.events import EventLog
 from cmaev_serving.archive import build_archive
 from cmaev_serving.graph import FramesToLogits, write_metadata, write_onnx
 from cmaev_serving.metadata import ModelMetadata, Provenance, Sampling
 from cmaev_serving.parity import ParityReport, check_parity
-from cmaev_serving.report import Reporter, run_reported
 from cmaev_serving.runtime import Session
 from cmaev_spec import __version__
-from cmaev_spec.exits import EXIT_BAD_INPUT, BadInput
+from cmaev_spec.exits import EXIT_OK, BadInput
 from cmaev_spec.files import sync_directory, write_atomic
 from cmaev_spec.job import ExportJob
 from cmaev_spec.rundir import RunDir, resolve_run
@@ -35,7 +39,7 @@ from cmaev_spec.wire import content_hash
 STAGES = ("load", "onnx", "parity", "archive")
 ONNX_NAME = "model.onnx"
 PARITY_NAME = "parity.json"
-_logger = logging.getLogger(__name__)
+_SCRATCH = ".export-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def export_run(
     on_stage("load")
     loaded = load_classifier(run)
     out.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=out, prefix=".export-"))
+    scratch = Path(tempfile.mkdtemp(dir=out, prefix=_SCRATCH))
     try:
         parity, metadata = _export(loaded, scratch / ONNX_NAME, name, num_clips, on_stage)
         write_atomic(scratch / PARITY_NAME, parity.model_dump_json(indent=1) + "\n")
@@ -148,41 +152,51 @@ def _export(
     return parity, metadata
 
 
-def run_job(job: ExportJob, run: RunDir, reporter: Reporter) -> dict[str, float]:
+def run_job(job: ExportJob, run: RunDir, events: EventLog) -> dict[str, float]:
     """Runs an export job in its run directory and returns its figures."""
-    if job.resources.threads:
+    if job.resources.threads is not None:
         torch.set_num_threads(job.resources.threads)
+    for leftover in run.export.glob(f"{_SCRATCH}*"):  # of an attempt that was killed
+        shutil.rmtree(leftover)
     begin = time.monotonic()
     result = export_run(
         resolve_run(job.source),
         run.export,
         name=job.model_name,
         num_clips=job.num_clips,
-        on_stage=lambda stage: reporter.progress(stage, STAGES.index(stage), len(STAGES)),
+        on_stage=lambda stage: events.progress(
+            stage, step=STAGES.index(stage), total_steps=len(STAGES)
+        ),
     )
-    reporter.artifact("onnx", result.onnx)
-    reporter.artifact("other", result.parity_file)
-    if result.archive is not None:
-        reporter.artifact("archive", result.archive)
-    reporter.progress("done", len(STAGES), len(STAGES))
+    assert result.archive is not None
+    events.artifact("onnx", result.onnx)
+    events.artifact("other", result.parity_file)
+    events.artifact("archive", result.archive)
+    events.progress("done", step=len(STAGES), total_steps=len(STAGES))
     return result.summary | {"seconds": time.monotonic() - begin}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the export job of a run directory; returns its exit code."""
+    """Runs the export job of a run directory; returns the exit code of the runner contract.
+
+    Raises:
+        BadInput: if the run cannot be exported; `cmaev.launch` turns it into exit code 64.
+        ParityError: if the exported model computes something else; exit code 1.
+    """
     parser = argparse.ArgumentParser(prog="python -m cmaev_serving.export", description=__doc__)
-    parser.add_argument("--run-dir", required=True, type=Path, help="directory with a spec.json")
+    parser.add_argument("--run-dir", required=True)
     run = RunDir(parser.parse_args(argv).run_dir)
+    job = run.read_job()
+    if not isinstance(job, ExportJob):
+        raise BadInput(f"kind: {job.kind} jobs are run by cmaev.train")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        job = run.read_job()
-        if not isinstance(job, ExportJob):
-            raise BadInput(f"kind: {job.kind} is not an export job; run it with cmaev.train")
-    except BadInput as error:
-        _logger.error("%s", error)
-        return EXIT_BAD_INPUT
-    return run_reported(run, lambda reporter: run_job(job, run, reporter))
+    events = EventLog(run)
+    events.started(resumed_step=0, total_steps=len(STAGES), device="cpu", message="export")
+    summary = run_job(job, run, events)
+    write_atomic(run.summary, json.dumps(summary, indent=1) + "\n")
+    events.outcome("succeeded", exit_code=EXIT_OK, summary=summary)
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(launch.main())

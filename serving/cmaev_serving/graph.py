@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
+from cmaev.models.frames import FrameNormaliser
 from cmaev_serving.metadata import ModelError, ModelMetadata
 
 _ONNX_LIMIT = 2**31 - 2**24
@@ -23,19 +23,14 @@ _ONNX_LIMIT = 2**31 - 2**24
 class FramesToLogits(nn.Module):
     """A classifier with the normalisation of its input inside."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.normalise = FrameNormaliser()
         self.model = model
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 frames (B, T, H, W, 3) -> logits (B, classes)."""
-        video = (frames.to(torch.float32) / 255.0 - self.mean) / self.std  # (B, T, H, W, 3)
-        logits: Tensor = self.model(video.permute(0, 4, 1, 2, 3))  # (B, classes)
+        logits: Tensor = self.model(self.normalise(frames))  # (B, classes)
         return logits
 
     def logits(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
