@@ -84,8 +84,7 @@ def plan(
     ]
     if agent is not None:
         last.append(agent)
-    stages.append(last)
-    return stages
+    return [*stages, last] if last else stages
 
 
 def welcome(state: "StateDir", *, url: str, show_key: bool) -> str:
