@@ -10,6 +10,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the `data` group."""
     app.command("synth")(synth)
     app.command("index")(index)
+    app.command("split")(split)
 
 
 def synth(
@@ -50,3 +51,17 @@ def index(
 
     videos, classes = index_folder(source, out=out)
     typer.echo(f"{videos} videos of {classes} classes; index {out}")
+
+
+def split(
+    source: Annotated[Path, typer.Argument(help="index file with labels")],
+    out: Annotated[Path, typer.Option(help="folder for train.csv and val.csv")],
+    val_share: Annotated[float, typer.Option(help="share of each label to hold out")] = 0.2,
+    seed: Annotated[int, typer.Option(help="decides which videos are held out")] = 0,
+    root: Annotated[Path | None, typer.Option(help="folder that relative paths start from")] = None,
+) -> None:
+    """Hold out a share of an index; split sets with many clips per recording by hand."""
+    from cmaev.data.split import split_index
+
+    train, val = split_index(source, out=out, val_share=val_share, seed=seed, root=root)
+    typer.echo(f"{train} videos in {out / 'train.csv'}, {val} in {out / 'val.csv'}")

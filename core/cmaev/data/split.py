@@ -1,0 +1,61 @@
+"""Holding out a share of the videos of an index, label by label."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmaev.data.errors import DataError
+from cmaev.data.index import VideoIndex, open_index
+from cmaev_spec.files import write_atomic
+
+
+def split_index(
+    source: str | Path,
+    *,
+    out: str | Path,
+    val_share: float = 0.2,
+    seed: int = 0,
+    root: str | Path | None = None,
+) -> tuple[int, int]:
+    """Writes OUT/train.csv and OUT/val.csv with absolute paths.
+
+    Each label gives `val_share` of its videos, at least one, to the held-out side. Videos that were
+    cut from one recording may end up on both sides: split such sets by hand.
+
+    Returns:
+        How many videos are on either side.
+
+    Raises:
+        DataError: for a share out of range, an index without labels, or a label with one video.
+    """
+    if not 0 < val_share < 1:
+        raise DataError(f"val_share: {val_share} is not between 0 and 1")
+    index = open_index(source, root=root)
+    index.require_labels()
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(index), dtype=np.bool_)
+    for number, name in enumerate(index.label_names):
+        rows = np.flatnonzero(index.labels == number)
+        if len(rows) == 1:
+            raise DataError(f"{source}: label {name!r} has one video; two are the least to split")
+        if len(rows):
+            held_out[rng.permutation(rows)[: max(1, round(val_share * len(rows)))]] = True
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
+        write_atomic(folder / path, _index_text(index, np.flatnonzero(rows)))
+    return int((~held_out).sum()), int(held_out.sum())
+
+
+def _index_text(index: VideoIndex, rows: NDArray[np.int64]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("path", "label"))
+    for row in rows:
+        label = index.label_names[int(index.labels[row])]
+        writer.writerow((os.path.abspath(index.paths[int(row)]), label))
+    return buffer.getvalue()

@@ -1,0 +1,170 @@
+"""Samples of each kind of job, as uint8 arrays: what the model sees, before normalisation.
+
+A sample depends on (seed, epoch, index) alone. Each video is decoded once for all of its views,
+and each of its frames is cropped and resized once.
+
+Shapes: T frames, S pixels square, N tokens, V views, U distinct frames.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmaev.data.color import augment_clip
+from cmaev.data.index import VideoIndex
+from cmaev.data.reader import Progress, open_reader
+from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
+from cmaev.data.transforms import (
+    crop_resize,
+    hflip,
+    multi_scale_box,
+    random_resized_box,
+    resize_short_side,
+    spatial_crops,
+)
+from cmaev.masking import tube_mask
+from cmaev_spec.data import ClipSpec, FinetuneData, PretrainData
+
+Sample = dict[str, NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.int64]]
+
+
+class ViewDataset(Protocol):
+    """What a loader reads from."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, *, epoch: int) -> Sample:
+        """The sample of the video at `index` in `epoch`.
+
+        Raises:
+            DataError: if its video is broken, naming index file, line, path and reason.
+        """
+        ...
+
+
+class PretrainViews:
+    """Pairs of views: `online`, `target` (T, S, S, 3), `mask` (N,) True = hidden, `index` ().
+
+    The target is shifted in time and changed in colour; crop and flip are shared.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        data: PretrainData,
+        *,
+        grid: tuple[int, int, int],
+        mask_ratio: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """Opens the videos.
+
+        Args:
+            index: the videos.
+            data: how clips are taken and augmented.
+            grid: tokens along (t, h, w), which the mask is drawn on.
+            mask_ratio: share of tubes to hide.
+            seed: decides everything that is random.
+            progress: called with (videos done, videos in all) while a cache is filled.
+        """
+        self._data, self._grid, self._mask_ratio, self._seed = data, grid, mask_ratio, seed
+        self._count = len(index)
+        self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def sample(self, index: int, *, epoch: int) -> Sample:
+        """See `ViewDataset.sample`."""
+        rng = np.random.default_rng([self._seed, epoch, index])
+        data, T, S = self._data, self._data.clip.frames, self._data.clip.size
+        clip = self._reader.read(
+            index,
+            lambda n: np.concatenate(pretrain_pair(n, data.clip, shift=data.shift, rng=rng)),
+        )
+        height, width = clip.frames.shape[1:3]
+        box = multi_scale_box(width, height, scales=data.crop_scales, rng=rng)
+        frames = crop_resize(clip.frames, box, size=(S, S))  # (U, S, S, 3)
+        if data.hflip and rng.random() < 0.5:
+            frames = hflip(frames)
+        target = frames[clip.places[T:]]  # (T, S, S, 3)
+        if data.color_augment:
+            target = augment_clip(target, rng=rng)
+        return {
+            "online": frames[clip.places[:T]],  # (T, S, S, 3)
+            "target": target,
+            "mask": tube_mask(self._grid, self._mask_ratio, rng),  # (N,)
+            "index": np.asarray(index, dtype=np.int64),
+        }
+
+
+class FinetuneViews:
+    """One random view: `video` (T, S, S, 3), `label` (), `index` ()."""
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        data: FinetuneData,
+        *,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> None:
+        """Opens the videos; every row of the index must have a label."""
+        index.require_labels()
+        self._data, self._seed, self._labels = data, seed, index.labels
+        self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def sample(self, index: int, *, epoch: int) -> Sample:
+        """See `ViewDataset.sample`."""
+        rng = np.random.default_rng([self._seed, epoch, index])
+        data, S = self._data, self._data.clip.size
+        clip = self._reader.read(index, lambda n: train_clip(n, data.clip, rng=rng))
+        height, width = clip.frames.shape[1:3]
+        box = random_resized_box(width, height, area=data.crop_area, rng=rng)
+        frames = crop_resize(clip.frames, box, size=(S, S))  # (U, S, S, 3)
+        if data.hflip and rng.random() < 0.5:
+            frames = hflip(frames)
+        return {
+            "video": frames[clip.places],  # (T, S, S, 3)
+            "label": np.asarray(self._labels[index]),
+            "index": np.asarray(index, dtype=np.int64),
+        }
+
+
+class EvaluateViews:
+    """All views of a video: `video` (V, T, S, S, 3), `label` (), `index` (); nothing is random.
+
+    V = num_clips * num_crops, the crops of one clip next to each other.
+    """
+
+    def __init__(
+        self, index: VideoIndex, *, clip: ClipSpec, num_clips: int, num_crops: int
+    ) -> None:
+        """Opens the videos; every row of the index must have a label."""
+        index.require_labels()
+        self._clip, self._num_clips, self._num_crops = clip, num_clips, num_crops
+        self._labels = index.labels
+        self._reader = open_reader(index, cache="none", size=clip.size)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def sample(self, index: int, *, epoch: int = 0) -> Sample:
+        """See `ViewDataset.sample`; `epoch` changes nothing."""
+        K, T, S = self._num_clips, self._clip.frames, self._clip.size
+        clip = self._reader.read(
+            index, lambda n: eval_clips(n, self._clip, num_clips=K).reshape(-1)
+        )
+        frames = resize_short_side(clip.frames, S)  # (U, H, W, 3)
+        crops = spatial_crops(frames, S, self._num_crops)  # (crops, U, S, S, 3)
+        views = crops[:, clip.places.reshape(K, T)].swapaxes(0, 1)  # (K, crops, T, S, S, 3)
+        return {
+            "video": views.reshape(-1, T, S, S, 3),  # (V, T, S, S, 3)
+            "label": np.asarray(self._labels[index]),
+            "index": np.asarray(index, dtype=np.int64),
+        }

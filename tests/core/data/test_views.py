@@ -1,0 +1,172 @@
+"""Samples: what is shared between views, what is random, and what a broken video says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmaev.data import memory, reader
+from cmaev.data.errors import DataError
+from cmaev.data.index import VideoIndex, open_index
+from cmaev.data.reader import CACHE_MARGIN, DiskReader, MemoryReader
+from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
+from cmaev_spec.data import ClipSpec, FinetuneData, PretrainData
+
+CLIP = ClipSpec(frames=4, stride=2, size=16)
+GRID = (2, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory, encode_video) -> VideoIndex:
+    """Three videos of 40 frames: a level that tells the frame, over a ramp to the right."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        frames = np.zeros((40, 48, 64, 3), np.uint8)
+        frames += np.arange(64, dtype=np.uint8)[None, None, :, None]
+        frames += (10 + 4 * np.arange(40, dtype=np.uint8))[:, None, None, None]
+        (folder / f"{number}.mp4").write_bytes(encode_video(frames))
+    (folder / "index.csv").write_text("path,label\n0.mp4,a\n1.mp4,b\n2.mp4,a\n")
+    return open_index(folder / "index.csv")
+
+
+def pretrain_views(index: VideoIndex, **changes: object) -> PretrainViews:
+    data = PretrainData(index=index.source, clip=CLIP, **changes)
+    return PretrainViews(index, data, grid=GRID, mask_ratio=0.75, seed=1)
+
+
+def test_pretrain_sample_has_its_parts(index: VideoIndex) -> None:
+    sample = pretrain_views(index).sample(1, epoch=0)
+    assert sample["online"].shape == sample["target"].shape == (4, 16, 16, 3)
+    assert sample["online"].dtype == sample["target"].dtype == np.uint8
+    assert sample["mask"].shape == (32,)
+    assert sample["mask"].sum() == 24
+    assert int(sample["index"]) == 1
+
+
+def test_views_share_their_crop_and_differ_by_the_shift(index: VideoIndex) -> None:
+    views = pretrain_views(index, color_augment=False, hflip=True, crop_scales=(0.5,))
+    shifts, slopes = [], []
+    for epoch in range(40):
+        sample = views.sample(0, epoch=epoch)
+        online, target = sample["online"].astype(float), sample["target"].astype(float)
+        difference = target - online
+        assert np.ptp(difference) <= 6, "the same ramp in both: one crop and one flip"
+        shifts.append(round(difference.mean() / 4))
+        slopes.append(np.sign(online[0, :, -1].mean() - online[0, :, 0].mean()))
+    assert set(shifts) == set(range(5)), "δ from 0 to p = 2 x stride"
+    assert set(slopes) == {-1, 1}, "hflip flips half of them"
+
+
+def test_colour_changes_the_target_alone(index: VideoIndex) -> None:
+    plain, coloured = pretrain_views(index, color_augment=False), pretrain_views(index)
+    changed = 0
+    for epoch in range(10):
+        first, second = plain.sample(0, epoch=epoch), coloured.sample(0, epoch=epoch)
+        np.testing.assert_array_equal(first["online"], second["online"])
+        changed += not np.array_equal(first["target"], second["target"])
+    assert changed >= 7
+
+
+def test_a_sample_depends_on_seed_epoch_and_index(index: VideoIndex) -> None:
+    first, again = pretrain_views(index), pretrain_views(index)
+    again.sample(2, epoch=5)
+    for name, value in first.sample(0, epoch=3).items():
+        np.testing.assert_array_equal(value, again.sample(0, epoch=3)[name])
+    masks = {first.sample(0, epoch=epoch)["mask"].tobytes() for epoch in range(6)}
+    assert len(masks) == 6
+
+
+def test_both_views_come_from_one_decode(index: VideoIndex, monkeypatch) -> None:
+    opened = []
+    real = reader.open_video
+    monkeypatch.setattr(
+        reader, "open_video", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+    )
+    pretrain_views(index).sample(0, epoch=0)
+    EvaluateViews(index, clip=CLIP, num_clips=5, num_crops=3).sample(0)
+    assert len(opened) == 2
+
+
+def test_finetune_sample(index: VideoIndex) -> None:
+    data = FinetuneData(index=index.source, val_index=index.source, clip=CLIP)
+    sample = FinetuneViews(index, data, seed=0).sample(1, epoch=0)
+    assert sample["video"].shape == (4, 16, 16, 3)
+    assert int(sample["label"]) == 1
+    steps = np.diff(sample["video"].mean(axis=(1, 2, 3)))
+    np.testing.assert_allclose(steps, 8, atol=1.5)
+
+
+def test_evaluate_sample_has_all_views_in_order(index: VideoIndex) -> None:
+    sample = EvaluateViews(index, clip=CLIP, num_clips=2, num_crops=3).sample(0)
+    views = sample["video"]
+    assert views.shape == (6, 4, 16, 16, 3)
+    level = views.astype(float).mean(axis=(1, 2, 3, 4))
+    assert (np.diff(level[:3]) > 2).all(), "crops of a clip go from left to right"
+    assert (np.diff(level[3:]) > 2).all()
+    assert level[3] > level[0] + 50, "the second clip is later"
+
+
+def test_labels_are_needed_where_they_are_used(tmp_path: Path, index: VideoIndex) -> None:
+    (tmp_path / "bare.txt").write_text("".join(f"{path}\n" for path in index.paths))
+    bare = open_index(tmp_path / "bare.txt")
+    with pytest.raises(DataError, match=r"bare.txt:1: 3 of 3 rows have no label"):
+        EvaluateViews(bare, clip=CLIP, num_clips=1, num_crops=1)
+    assert pretrain_views(bare).sample(0, epoch=0)["online"].shape == (4, 16, 16, 3)
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_a_broken_video_is_named(index: VideoIndex, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "bad.mp4").write_text("this is text")
+    (tmp_path / "list.txt").write_text(f"{index.paths[0]}\nbad.mp4\n")
+    broken = open_index(tmp_path / "list.txt")
+    with pytest.raises(DataError) as caught:
+        pretrain_views(broken, cache=cache).sample(1, epoch=0)
+    message = str(caught.value)
+    assert f"list.txt:2: {tmp_path / 'bad.mp4'}: it cannot be read as a video" in message
+    assert "replace the video or remove the row" in message
+
+
+def test_held_frames_are_those_of_the_disk_scaled_down(index: VideoIndex) -> None:
+    seen: list[tuple[int, int]] = []
+    held = MemoryReader(index, size=32, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    def choose(num_frames: int) -> np.ndarray:
+        assert num_frames == 40
+        return np.array([3, 39, 3])
+
+    small, whole = held.read(1, choose), DiskReader(index).read(1, choose)
+    assert small.frames.shape == (2, int(32 * CACHE_MARGIN), round(64 * 36 / 48), 3)
+    np.testing.assert_array_equal(small.places, whole.places)
+    np.testing.assert_allclose(
+        small.frames.mean(axis=(1, 2, 3)), whole.frames.mean(axis=(1, 2, 3)), atol=1
+    )
+
+
+def test_small_videos_are_held_as_they_are(index: VideoIndex) -> None:
+    held, disk = MemoryReader(index, size=224), DiskReader(index)
+    np.testing.assert_array_equal(
+        held.read(0, lambda n: np.arange(n)).frames, disk.read(0, lambda n: np.arange(n)).frames
+    )
+
+
+def test_a_set_too_large_for_memory_is_refused(index: VideoIndex, monkeypatch) -> None:
+    monkeypatch.setattr(reader, "available_memory", lambda: 100_000)
+    with pytest.raises(
+        DataError, match=r"data.cache: the frames of 3 videos need .* set data.cache"
+    ):
+        MemoryReader(index, size=32)
+
+
+def test_available_memory_is_that_of_this_machine() -> None:
+    assert 2**26 < memory.available_memory() < 2**46
+
+
+def test_a_container_limit_counts(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 700\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_memory() == 2700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_memory() > 2**26
