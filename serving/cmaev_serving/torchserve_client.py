@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +15,9 @@ from cmaev_serving.requests import WorkerReply, WorkerRequest
 from cmaev_serving.torchserve_config import Ports, TorchServeOptions
 
 _POLL_SECONDS = 0.2
+_KEY_READS = 10
+_KEY_WAIT_SECONDS = 0.05
+_logger = logging.getLogger(__name__)
 _Kind = Literal["inference", "management"]
 
 
@@ -48,8 +52,8 @@ class TorchServeClient:
                     response = await self._send(kind, "GET", path)
                     if response.status_code == 200:
                         break
-                except (httpx.HTTPError, FileNotFoundError):
-                    pass
+                except (httpx.HTTPError, ServingError) as error:
+                    _logger.debug("TorchServe is not up yet: %s", error)
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def register(self, name: str, archive: Path) -> None:
@@ -129,13 +133,13 @@ class TorchServeClient:
     async def renew_tokens(self) -> None:
         """Asks for new tokens; the old ones end at once, and the file holds the new ones."""
         for kind in self._addresses:
-            self._read_keys()
+            await self._read_keys()
             await self._http.get(
                 f"{self._addresses['management']}/token",
                 params={"type": kind},
                 headers={"Authorization": f"Bearer {self._keys['API']}"},
             )
-        self._read_keys()
+        await self._read_keys()
 
     async def _send(
         self,
@@ -150,7 +154,7 @@ class TorchServeClient:
         """One request; a token that was renewed meanwhile is read again, once."""
         for attempt in range(2):
             if kind not in self._keys or attempt:
-                self._read_keys()
+                await self._read_keys()
             response = await self._http.request(
                 method,
                 self._addresses[kind] + path,
@@ -163,9 +167,16 @@ class TorchServeClient:
                 break
         return response
 
-    def _read_keys(self) -> None:
-        data = json.loads(self._options.keys.read_text())
-        self._keys = {name: entry["key"] for name, entry in data.items()}
+    async def _read_keys(self) -> None:
+        """Reads the tokens; TorchServe writes the file in place, so a part of it may be seen."""
+        for _ in range(_KEY_READS):
+            try:
+                data = json.loads(self._options.keys.read_text())
+                self._keys = {name: data[name]["key"] for name in ("API", *self._addresses)}
+                return
+            except (OSError, ValueError, KeyError):
+                await asyncio.sleep(_KEY_WAIT_SECONDS)
+        raise unavailable("TorchServe has not written its tokens")
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:
