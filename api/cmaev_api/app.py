@@ -65,7 +65,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_sync(_start, app, stack)
         yield
         await app.state.agent.aclose()
-        await run_sync(stack.pop_all().close)
 
 
 def _start(app: FastAPI, stack: ExitStack) -> None:

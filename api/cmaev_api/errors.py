@@ -113,7 +113,8 @@ async def _on_invalid_request(_request: Request, error: Exception) -> JSONRespon
             continue
         where, *path = item["loc"]
         [(field, message)] = spec_problems([{**item, "loc": tuple(path)}])
-        problems.append((field if path else str(where), message))
+        whole = not path and not item["type"].startswith("union_tag")
+        problems.append((str(where) if whole else field, message))
     return problem_response(unprocessable(problems))
 
 

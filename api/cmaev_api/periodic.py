@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
+STOP_SECONDS = 5.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -31,9 +33,9 @@ class Periodic:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the round under way."""
+        """Ends after the round under way, which is not waited for beyond a few seconds."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while True:
