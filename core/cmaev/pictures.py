@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -59,10 +60,8 @@ def reconstruct(model: CMAEV, video: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 def reconstruction_strip(model: CMAEV, video: Tensor, mask: Tensor, path: Path) -> None:
     """Writes a PNG with three rows per clip: original, masked, rebuilt; one column per frame."""
-    rows = []
-    for clip in zip(*(part.cpu().numpy() for part in reconstruct(model, video, mask)), strict=True):
-        rows.append(np.concatenate([np.concatenate(list(frames), axis=1) for frames in clip]))
-    picture = Image.fromarray(np.concatenate(rows))
+    clips = zip(*(part.cpu().numpy() for part in reconstruct(model, video, mask)), strict=True)
+    picture = Image.fromarray(np.concatenate([_rows(clip) for clip in clips]))
     factor = max(1, round(96 / video.shape[-1]))
     size = (picture.width * factor, picture.height * factor)
     _save_png(picture.resize(size, Image.Resampling.NEAREST), path)
@@ -88,6 +87,13 @@ def loss_curve(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
     figure.savefig(buffer, format="png", dpi=120)
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, buffer.getvalue())
+
+
+def _rows(clip: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
+    """Rows of frames (T, H, W, C) with white lines between frames and a wider one below."""
+    edged = [np.pad(row, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255) for row in clip]
+    joined = np.concatenate([np.concatenate(list(row), axis=1) for row in edged])
+    return np.pad(joined, ((0, 2), (0, 0), (0, 0)), constant_values=255)
 
 
 def _save_png(picture: Image.Image, path: Path) -> None:

@@ -1,0 +1,5 @@
+"""`python -m cmaev` is `cmaev`."""
+
+from cmaev.cli import main
+
+main()

@@ -1,0 +1,234 @@
+"""Whole runs on a few real mp4 files, as the command line and the workers start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cmaev import launch
+from cmaev.checkpoints import load_classifier, load_pretrained
+from cmaev.cli import build
+from cmaev.data.synth import synthesise
+from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
+from cmaev.engine.events import read_metrics
+from cmaev.models import create_model
+from cmaev_spec.events import EVENT_ADAPTER
+from cmaev_spec.exits import BadInput
+from cmaev_spec.job import parse_job
+from cmaev_spec.preset import load_preset
+from cmaev_spec.rundir import RunDir
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Runs that start in this process take over SIGTERM and SIGINT; pytest gets them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    out = tmp_path_factory.mktemp("videos")
+    synthesise(out, classes=2, per_class=8, val_per_class=3)
+    return out
+
+
+def job(kind, videos, **changes):
+    spec = load_preset(f"nano-{kind}")
+    spec["data"]["index"] = str(videos / "train.csv")
+    if kind == "finetune":
+        spec["data"]["val_index"] = str(videos / "val.csv")
+    spec["optim"] |= {"epochs": 2, "batch_size": 8, "warmup_epochs": 1}
+    spec["run"] = {"log_every": 1, "checkpoint_every": 1}
+    for path, value in changes.items():
+        section, _, field = path.partition("__")
+        if field:
+            spec[section] = {**spec.get(section, {}), field: value}
+        else:
+            spec[section] = value
+    return parse_job(spec)
+
+
+def run(path, spec):
+    folder = RunDir(path)
+    folder.claim(spec)
+    return launch.main(["--run-dir", str(path)]), folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(videos, tmp_path_factory):
+    code, folder = run(tmp_path_factory.mktemp("runs") / "pretrained", job("pretrain", videos))
+    assert code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finetuned(videos, pretrained, tmp_path_factory):
+    spec = job("finetune", videos, init=str(pretrained.path))
+    code, folder = run(tmp_path_factory.mktemp("runs") / "finetuned", spec)
+    assert code == 0
+    return folder
+
+
+def events(folder):
+    return [EVENT_ADAPTER.validate_json(line) for line in folder.events.read_text().splitlines()]
+
+
+def test_pretraining_leaves_what_a_run_directory_promises(pretrained):
+    assert [row["step"] for row in read_metrics(pretrained.metrics)] == [1, 2, 3, 4]
+    assert json.loads(pretrained.summary.read_text())["steps"] == 4
+    log = events(pretrained)
+    assert log[0].type == "started"
+    assert log[-1].type == "outcome"
+    assert log[-1].status == "succeeded"
+    artifacts = {event.path for event in log if event.type == "artifact"}
+    assert {"pictures/reconstruction.png", "pictures/loss.png"} <= artifacts
+    assert all((pretrained.path / path).is_file() for path in artifacts)
+
+
+def test_finetuning_starts_from_the_pretrained_encoder(videos, pretrained):
+    model = create_model("cmaev_vit_nano_patch8_32", num_classes=2)
+    report = load_pretrained(model, pretrained.path)
+    state = load_model_state(newest_checkpoint(pretrained))
+    name = "encoder.blocks.3.mlp.fc2.weight"
+    assert torch.equal(model.state_dict()[name], state[name])
+    assert "encoder.norm.weight" in report.skipped
+    assert set(report.initial) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
+
+
+def test_finetuning_measures_every_held_out_video_once(finetuned):
+    summary = json.loads(finetuned.summary.read_text())
+    assert summary["num_videos"] == 6
+    assert 0 <= summary["top1"] <= 1
+    lines = (finetuned.path / "predictions.csv").read_text().splitlines()
+    assert len({line.split(",")[0] for line in lines[1:]}) == 6
+    assert finetuned.read_labels() == ("left", "right")
+
+
+def test_the_classifier_of_a_run_can_be_rebuilt(finetuned):
+    loaded = load_classifier(finetuned)
+    assert loaded.labels == ("left", "right")
+    assert not loaded.model.training
+    with torch.inference_mode():
+        assert loaded.model(torch.zeros(1, 3, 8, 32, 32)).shape == (1, 2)
+
+
+def test_evaluation_agrees_with_finetuning_and_takes_more_views(videos, finetuned, tmp_path):
+    def evaluate(name, **data):
+        spec = parse_job(
+            {
+                "kind": "evaluate",
+                "source": str(finetuned.path),
+                "data": {"index": str(videos / "val.csv"), **data},
+            }
+        )
+        code, folder = run(tmp_path / name, spec)
+        assert code == 0
+        return json.loads(folder.summary.read_text())
+
+    assert evaluate("one") == json.loads(finetuned.summary.read_text())
+    assert evaluate("many", num_clips=2, num_crops=3)["num_videos"] == 6
+
+
+def test_a_pretraining_run_cannot_be_evaluated(videos, pretrained, tmp_path, capsys):
+    spec = parse_job(
+        {"kind": "evaluate", "source": str(pretrained.path), "data": {"index": "val.csv"}}
+    )
+    code, folder = run(tmp_path / "run", spec)
+    assert code == 64
+    assert "a finetune run is needed" in capsys.readouterr().err
+    assert events(folder)[-1].exit_code == 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("pretrain", {"data__index": "nowhere.csv"}, "nowhere.csv"),
+        ("pretrain", {"model__name": "cmaev_vit_giant"}, "there are: cmaev_vit_base"),
+        ("pretrain", {"optim__batch_size": 64}, "more than the 16 videos"),
+        ("pretrain", {"objective__mask_ratio": 0.01}, "hides 0 of 16"),
+        ("pretrain", {"data__clip": {"frames": 8, "stride": 2, "size": 36}}, "img_size"),
+        ("finetune", {"init": "nowhere"}, "not a run directory"),
+        ("finetune", {"data__labels": ["up", "down"]}, "unknown label"),
+        ("pretrain", {"resources__device": "cuda"}, "no usable GPU"),
+    ],
+)
+def test_bad_input_ends_with_64_and_says_what_to_do(
+    kind, changes, message, videos, tmp_path, capsys
+):
+    if "resources__device" in changes and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    code, folder = run(tmp_path / "run", job(kind, videos, **changes))
+    assert code == 64
+    assert message in capsys.readouterr().err
+    assert message in events(folder)[-1].error
+
+
+def test_a_broken_video_is_named_with_its_line(videos, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video at all" * 100)
+    rows = (videos / "train.csv").read_text().splitlines()
+    listed = [rows[0], *(f"{videos}/{row}" for row in rows[1:]), "broken.mp4,left"]
+    (tmp_path / "index.csv").write_text("\n".join(listed))
+    spec = job("pretrain", videos, data__index=str(tmp_path / "index.csv"))
+    code, _ = run(tmp_path / "run", spec)
+    assert code == 64
+    assert f"index.csv:{len(listed)}" in capsys.readouterr().err
+
+
+def test_nothing_fits_another_architecture(pretrained):
+    model = create_model("cmaev_vit_tiny_patch16_224", num_classes=2)
+    with pytest.raises(BadInput, match="here"):
+        load_pretrained(model, pretrained.path)
+
+
+def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(job("pretrain", videos, seed=7).model_dump_json())
+    result = CliRunner().invoke(
+        build(), ["train", str(spec), "--run-dir", str(pretrained.path)], catch_exceptions=True
+    )
+    assert isinstance(result.exception, BadInput)
+    assert "belongs to another run" in str(result.exception)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_run_resumes_to_the_same_weights(videos, tmp_path, workers):
+    """SIGKILL after a checkpoint, twice, then again: bit for bit the uninterrupted run."""
+    spec = job("pretrain", videos, optim__epochs=6, data__workers=workers, resources__threads=1)
+    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    for folder in (whole, parts):
+        folder.claim(spec)
+    assert subprocess.run(command(whole), check=False).returncode == 0
+    for least in (1, 2):
+        process = subprocess.Popen(command(parts), start_new_session=True)
+        while len(parts.complete_checkpoints()) < least and process.poll() is None:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command(parts), check=False).returncode == 0
+
+    assert losses(parts) == losses(whole)
+    weights = load_model_state(newest_checkpoint(whole))
+    resumed = load_model_state(newest_checkpoint(parts))
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def command(folder):
+    return [sys.executable, "-m", "cmaev.launch", "--run-dir", str(folder.path)]
+
+
+def losses(folder):
+    """Rows of the metrics without the timings."""
+    timings = {"clips_per_second", "data_wait"}
+    return [
+        {name: value for name, value in row.items() if name not in timings}
+        for row in read_metrics(folder.metrics)
+    ]
