@@ -71,3 +71,14 @@ def timed_out(seconds: float) -> ServingError:
         fix="send a shorter or smaller video, or raise CMAEV_AGENT_TIMEOUT_SECONDS",
         retry_after=5,
     )
+
+
+def cannot_load(reason: str) -> ServingError:
+    """422: the archive is in order, but its model cannot be run here."""
+    return ServingError(
+        422,
+        f"the model cannot be loaded: {reason}",
+        title="The model cannot be served",
+        field="body",
+        fix="export the run again with this version of cmaev; the agent's logs have the details",
+    )

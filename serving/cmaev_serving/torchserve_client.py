@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import httpx
 
 from cmaev_serving.deployment import ModelState
-from cmaev_serving.problems import ServingError, timed_out, unavailable
+from cmaev_serving.problems import ServingError, cannot_load, timed_out, unavailable
 from cmaev_serving.requests import WorkerReply, WorkerRequest
 from cmaev_serving.torchserve_config import Ports, TorchServeOptions
 
@@ -79,11 +79,11 @@ class TorchServeClient:
             timeout=seconds + 10,
         )
         if response.status_code != 200:
-            raise _cannot_load(_message(response))
+            raise cannot_load(_message(response))
         deadline = time.monotonic() + seconds
         while (state := await self.describe(name))[0] != "ready":
             if time.monotonic() > deadline:
-                raise _cannot_load(state[1])
+                raise cannot_load(state[1])
             await asyncio.sleep(_POLL_SECONDS)
 
     async def unregister(self, name: str) -> None:
@@ -189,13 +189,3 @@ def _json(response: httpx.Response) -> dict[str, Any]:
 
 def _message(response: httpx.Response) -> str:
     return str(_json(response).get("message") or f"status {response.status_code}")
-
-
-def _cannot_load(reason: str) -> ServingError:
-    return ServingError(
-        422,
-        f"TorchServe cannot load the model: {reason}",
-        title="The model cannot be served",
-        field="archive",
-        fix="export the run again with this version of cmaev; the agent's log has the details",
-    )

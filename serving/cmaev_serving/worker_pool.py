@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from cmaev_serving.problems import ServingError, timed_out, unavailable
+from cmaev_serving.problems import ServingError, cannot_load, timed_out, unavailable
 from cmaev_serving.requests import WorkerReply, WorkerRequest
 from cmaev_spec import lifeline
 
@@ -65,9 +65,7 @@ class Worker:
             raise
         if hello.status != 200:
             await worker.close()
-            raise ServingError(
-                hello.status, hello.body, title="The model cannot be served", field="archive"
-            )
+            raise cannot_load(hello.body)
         return worker
 
     @property

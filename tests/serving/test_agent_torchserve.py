@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from cmaev_serving.archive import build_archive
 from cmaev_serving.export import ExportResult
 from cmaev_serving.predictor import Predictor
 
@@ -103,6 +104,19 @@ def test_a_new_version_replaces_the_old_one_without_a_gap(
     assert response.status_code == 200, response.text
     assert codes
     assert set(codes) == {200}
+    assert agent.classify(video_bytes).json()["version"] == "2"
+    assert len(agent.workers()) == 1
+    assert len(list((agent.state / "models").iterdir())) == 1
+
+
+def test_a_model_that_does_not_load_leaves_the_old_one(
+    agent: Any, video_bytes: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model at all")
+    build_archive(tmp_path / "model.onnx", tmp_path / "bad.mar", name="shapes")
+    response = agent.deploy(tmp_path / "bad.mar", version="3")
+    assert response.status_code == 422, response.text
+    assert "cannot be loaded" in response.json()["detail"]
     assert agent.classify(video_bytes).json()["version"] == "2"
     assert len(agent.workers()) == 1
     assert len(list((agent.state / "models").iterdir())) == 1
