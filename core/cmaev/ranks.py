@@ -141,19 +141,17 @@ def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[int | None]:
     """Waits for all ranks; when one fails the rest are ended. None: ended here."""
     failed_at: float | None = None
     ended_here: dict[int, int] = {}
-    while any(rank.poll() is None for rank in ranks):
+    while None in (codes := [rank.poll() for rank in ranks]):
         now = time.monotonic()
         if failed_at is None:
-            codes = {rank.returncode for rank in ranks}
-            failed_at = now if codes - {None, EXIT_OK, EXIT_STOPPED} else None
+            failed_at = now if set(codes) - {None, EXIT_OK, EXIT_STOPPED} else None
         elif now > failed_at + PEER_GRACE_SECONDS:
             ended_here |= _signal_rest(ranks, signal.SIGKILL)
         elif now > failed_at + SETTLE_SECONDS and not ended_here:
             ended_here = _signal_rest(ranks, signal.SIGTERM)
         time.sleep(_TICK_SECONDS)
-    return [
-        None if ended_here.get(rank.pid) == -rank.returncode else rank.returncode for rank in ranks
-    ]
+    ends = {rank.pid: rank.returncode for rank in ranks}
+    return [None if ended_here.get(pid) == -code else code for pid, code in ends.items()]
 
 
 def _signal_rest(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> dict[int, int]:

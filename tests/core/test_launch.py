@@ -139,6 +139,14 @@ def test_two_ranks_succeed_and_stop_together(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
+def test_ranks_find_each_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "gloo", processes=2)
+    process = start(run, CMAEV_TEST_RUNNER="gloo_runner", OMP_NUM_THREADS="1")
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    assert (run.path / "total.txt").read_text() == "3 of 2"
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [
@@ -148,9 +156,11 @@ def test_two_ranks_succeed_and_stop_together(tmp_path: Path) -> None:
     ],
 )
 def test_the_code_of_the_rank_at_fault_is_kept(tmp_path: Path, name: str, code: int) -> None:
+    begin = time.monotonic()
     process = start(make_run(tmp_path, name, processes=2))
     process.communicate(timeout=30)
     assert process.returncode == code
+    assert time.monotonic() - begin < 15, "the other rank was not ended"
 
 
 def test_killing_the_group_reaches_every_rank(tmp_path: Path) -> None:
