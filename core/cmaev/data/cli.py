@@ -21,22 +21,17 @@ def synth(
     seed: Annotated[int, typer.Option(help="decides everything that is random")] = 0,
 ) -> None:
     """Make small videos whose class is told by motion alone, with train.csv and val.csv."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
     from cmaev.data.synth import synthesise
+    from cmaev.engine.progress import ProgressDisplay
 
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("videos", total=None)
+    with ProgressDisplay("videos", total=classes * (per_class + val_per_class)) as display:
         made = synthesise(
             out,
             classes=classes,
             per_class=per_class,
             val_per_class=val_per_class,
             seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, _total: display.update(done),
         )
     state = "made" if made.created else "already there:"
     typer.echo(f"{state} {made.videos} videos; indexes {made.train} and {made.val}")
