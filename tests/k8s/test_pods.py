@@ -27,13 +27,15 @@ class Pods:
         self.folder = folder
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, objects: list[dict[str, Any]], *, index: int) -> "subprocess.Popen[str]":
+    def start(
+        self, objects: list[dict[str, Any]], *, index: int, fake: bool = True
+    ) -> "subprocess.Popen[str]":
         config, _, _, job = objects
         spec = self.folder / "etc" / "cmaev" / "spec.json"
         spec.parent.mkdir(parents=True, exist_ok=True)
         spec.write_text(config["data"]["spec.json"])
         (container,) = job["spec"]["template"]["spec"]["containers"]
-        values = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FAKES)}
+        values = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FAKES) if fake else ""}
         for variable in container["env"]:
             # The only value that Kubernetes fills in is the completion index.
             values[variable["name"]] = variable.get("value", str(index))
@@ -71,7 +73,7 @@ def pods(tmp_path: Path) -> Iterator[Pods]:
 
 
 def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     return process.returncode, output
 
 
@@ -148,3 +150,26 @@ def test_a_pod_without_its_rank_is_told_so(
     code, output = end(pods.start(render(make_job(nodes=2), placement), index=5))
     assert code == EXIT_BAD_INPUT
     assert "CMAEV_NODE_RANK: must be 0 to 1, not '5'" in output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_pods_train_one_model(
+    make_job: Callable[..., JobSpec], placement: Placement, pods: Pods, tmp_path: Path
+) -> None:
+    """The real runner on generated videos; the static rendezvous is the manifest's own."""
+    videos = tmp_path / "videos"
+    command = ["data", "synth", str(videos), "--classes", "2", "--per-class", "8", "--seed", "0"]
+    subprocess.run([Path(sys.executable).with_name("cmaev"), *command], check=True)
+    plain = make_job(nodes=2, device="cpu", threads=1).model_dump(mode="json")
+    plain["data"] = {**plain["data"], "index": str(videos / "train.csv")}
+    plain["optim"] = {**plain["optim"], "batch_size": 4, "epochs": 2}
+    job = parse_job(plain)
+    objects = render(job, placement)
+    started = [pods.start(objects, index=index, fake=False) for index in (0, 1)]
+    codes = [end(process) for process in started]
+    assert [code for code, _ in codes] == [EXIT_OK, EXIT_OK], codes
+    run = pods.run_dir(placement.name)
+    last = json.loads(run.events.read_text().splitlines()[-1])
+    assert (last["type"], last["status"]) == ("outcome", "succeeded")
+    assert run.complete_checkpoints()
