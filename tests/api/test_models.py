@@ -56,9 +56,7 @@ def test_an_agent_that_lost_its_models_gets_them_again(serving_plane, agent, exp
     assert agent.puts == 2
 
 
-def test_a_new_control_plane_offers_what_the_old_one_deployed(
-    serving_plane, agent, export, start
-):
+def test_a_new_control_plane_offers_what_the_old_one_deployed(serving_plane, agent, export, start):
     serving_plane.user.post("/v1/models", json={"job": export(serving_plane)})
     agent.models.clear()
     again = start(serving_plane.settings)
@@ -94,7 +92,9 @@ def test_a_deleted_model_is_gone_from_the_agent_and_keeps_its_record(serving_pla
     assert agent.models == {}
     for method in ("GET", "DELETE"):
         assert serving_plane.user.request(method, "/v1/models/motion").status_code == 404
-    assert serving_plane.user.post("/v1/models", json={"job": job}).json()["serving"]["version"] == 2
+    assert (
+        serving_plane.user.post("/v1/models", json={"job": job}).json()["serving"]["version"] == 2
+    )
 
 
 def test_the_agents_other_models_are_left_alone(serving_plane, agent, export):

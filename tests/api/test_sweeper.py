@@ -39,7 +39,11 @@ def clock():
 def sweeper(short, clock):
     state = short.app.state
     return Sweeper(
-        state.database, state.dispatcher, settings=short.settings, metrics=state.metrics, clock=clock
+        state.database,
+        state.dispatcher,
+        settings=short.settings,
+        metrics=state.metrics,
+        clock=clock,
     )
 
 

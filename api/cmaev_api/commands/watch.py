@@ -23,6 +23,21 @@ class View(Protocol):
         """Shows the job as it is now."""
 
 
+def follow_job(client: Client, job_id: str) -> JobRead:
+    """Shows a job until it has ended or is paused, and returns it as it is then."""
+    if not sys.stdout.isatty():
+        return client.wait(job_id, on_change=_Lines().update)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=Console(),
+    ) as progress:
+        return client.wait(job_id, on_change=_Bar(progress).update)
+
+
 def watch_job(client: Client, job_id: str, *, quiet: bool = False) -> None:
     """Shows a job until it has ended or is paused; ends the command unless it succeeded.
 
@@ -30,20 +45,7 @@ def watch_job(client: Client, job_id: str, *, quiet: bool = False) -> None:
         typer.Exit: 1 for a failed or cancelled job, 75 for a paused one.
     """
     try:
-        if quiet:
-            job = client.wait(job_id)
-        elif sys.stdout.isatty():
-            with Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f} %"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[rate]}"),
-                console=Console(),
-            ) as progress:
-                job = client.wait(job_id, on_change=_Bar(progress).update)
-        else:
-            job = client.wait(job_id, on_change=_Lines().update)
+        job = client.wait(job_id) if quiet else follow_job(client, job_id)
     except KeyboardInterrupt:
         typer.echo(f"\nthe job goes on; `cmaev jobs watch {job_id}` shows it again", err=True)
         raise typer.Exit(EXIT_FAILED) from None

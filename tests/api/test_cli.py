@@ -1,0 +1,248 @@
+"""The commands against a real control plane on a real port."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from cmaev_api.app import create_app
+from cmaev_api.client import ApiError, Client
+from cmaev_spec import lifeline
+
+
+@pytest.fixture
+def cmaev(monkeypatch, tmp_path):
+    """Runs a command as `cmaev` would; returns (exit code, standard output, standard error)."""
+    import typer
+
+    from cmaev_api.cli import register
+    from cmaev_spec.exits import EXIT_BAD_INPUT, BadInput
+
+    app = typer.Typer()
+    register(app)
+    runner = CliRunner()
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        result = runner.invoke(app, [str(item) for item in arguments])
+        if isinstance(result.exception, BadInput):
+            return EXIT_BAD_INPUT, result.stdout, str(result.exception)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def live(serving_plane, serve, monkeypatch):
+    """The control plane of a test behind a real port, and the environment that finds it."""
+    server = serve(create_app(serving_plane.settings))
+    monkeypatch.setenv("CMAEV_URL", server.url)
+    monkeypatch.setenv("CMAEV_API_KEY", serving_plane.settings.admin_key.get_secret_value())
+    return serving_plane
+
+
+@pytest.fixture
+def spec_file(specs, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(specs()))
+    return path
+
+
+def test_a_job_from_submit_to_retry(live, cmaev, spec_file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    override = "data.index=train.csv"  # relative to here
+    code, out, _ = cmaev("submit", spec_file, "--set", override, "--set", "name=mine", "--json")
+    job = json.loads(out)
+    assert (code, job["name"]) == (0, "mine")
+    assert job["spec"]["data"]["index"] == str(tmp_path / "train.csv")
+    assert cmaev("jobs", "pause", job["id"])[1].split()[-1] == "paused"
+    assert cmaev("jobs", "resume", job["id"])[1].split()[-1] == "queued"
+    (live.run_dir(job["id"]) / "log.txt").write_text("hello\n")
+    assert cmaev("jobs", "logs", job["id"])[1] == "hello\n"
+    live.finish(job["id"], "failed")
+    code, out, _ = cmaev("jobs", "watch", job["id"])
+    assert code == 1
+    assert "failed: the run ended with code 0" in out
+    code, out, _ = cmaev("jobs", "retry", job["id"], "--json")
+    assert json.loads(out)["parent_id"] == job["id"]
+    code, out, _ = cmaev("jobs", "list")
+    assert out.count("pretrain") == 2
+    code, out, _ = cmaev("jobs", "list", "--state", "failed", "--json")
+    assert [item["id"] for item in json.loads(out)] == [job["id"]]
+    shown = yaml.safe_load(cmaev("jobs", "show", job["id"])[1])
+    assert shown["state"] == "failed"
+
+
+def test_watching_prints_plain_lines_and_ends_with_the_job(live, cmaev, spec_file):
+    job = json.loads(cmaev("submit", spec_file, "--json")[1])["id"]
+    grant = live.lease(job)
+    step = {"type": "progress", "stage": "train", "step": 5, "total_steps": 10, "eta_seconds": 3.0}
+    outcome = {"type": "outcome", "status": "succeeded", "exit_code": 0, "summary": {"top1": 0.75}}
+    live.events(grant, {"type": "started"}, step, outcome)
+    live.report(grant, "succeeded")
+    code, out, _ = cmaev("jobs", "watch", job)
+    assert code == 0
+    assert "pretrain succeeded train 5/10 3 s left" in out
+    assert "succeeded (top1 0.75)" in out
+
+
+def test_a_pause_ends_the_watching_with_75(live, cmaev, spec_file):
+    job = json.loads(cmaev("submit", spec_file, "--json")[1])["id"]
+    cmaev("jobs", "pause", job)
+    assert cmaev("jobs", "watch", job)[0] == 75
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"dat": {}}, 64, "unknown field"),
+        ({"data": {"index": "/nowhere.csv"}}, 64, "there is no file /nowhere.csv"),
+    ],
+)
+def test_a_wrong_spec_ends_with_64(live, cmaev, specs, spec_file, change, code, words):
+    spec_file.write_text(yaml.safe_dump({**specs(), **change}))
+    result = cmaev("submit", spec_file)
+    assert result[0] == code
+    assert words in result[2]
+
+
+def test_deploy_classify_and_delete(live, cmaev, export, tmp_path):
+    job = export(live)
+    assert cmaev("models", "deploy", job)[1] == "motion version 1 ready\n"
+    assert "motion" in cmaev("models", "list")[1]
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"video")
+    code, out, _ = cmaev("classify", video, "--model", "motion", "--json")
+    assert (code, json.loads(out)["predictions"][0]["label"]) == (0, "left")
+    code, _, err = cmaev("classify", video, "--model", "montion")
+    assert code == 1
+    assert "choose one of: motion" in err
+    assert cmaev("classify", tmp_path / "none.mp4", "--model", "motion")[0] == 64
+    assert cmaev("models", "delete", "motion")[0] == 0
+    assert json.loads(cmaev("models", "list", "--json")[1]) == []
+
+
+def test_doctor_tells_what_is_wrong(live, cmaev, agent, monkeypatch, tmp_path):
+    code, out, _ = cmaev("doctor")
+    assert code == 0, out
+    agent.token = "another"
+    code, out, _ = cmaev("doctor", "--json")
+    assert code == 1
+    assert [item["check"] for item in json.loads(out) if not item["ok"]] == ["serving"]
+    monkeypatch.setenv("CMAEV_API_KEY", "wrong")
+    assert "key" in cmaev("doctor")[1]
+    monkeypatch.setenv("CMAEV_URL", "http://127.0.0.1:9")
+    code, out, _ = cmaev("doctor")
+    assert (code, "cmaev up" in out) == (1, True)
+    monkeypatch.delenv("CMAEV_API_KEY")
+    monkeypatch.setenv("CMAEV_STATE_DIR", str(tmp_path / "none"))
+    assert "set CMAEV_API_KEY" in cmaev("doctor")[1]
+    assert cmaev("jobs", "list")[0] == 64
+
+
+def test_keys_are_made_listed_and_revoked(cmaev, monkeypatch, tmp_path):
+    monkeypatch.setenv("CMAEV_STATE_DIR", str(tmp_path / "keys"))
+    code, secret, _ = cmaev("keys", "create", "ci", "--scope", "worker", "--scope", "admin")
+    assert (code, secret.startswith("cmaev_")) == (0, True)
+    [key] = json.loads(cmaev("keys", "list", "--json")[1])
+    assert (key["name"], key["scopes"], key["revoked_at"]) == ("ci", ["admin", "worker"], None)
+    assert secret.strip() not in cmaev("keys", "list")[1]
+    assert cmaev("keys", "revoke", key["id"])[0] == 0
+    assert json.loads(cmaev("keys", "list", "--json")[1])[0]["revoked_at"]
+    assert cmaev("keys", "create", "x", "--scope", "root")[0] == 64
+
+
+SERVE = [
+    sys.executable,
+    "-c",
+    "import typer; from cmaev_api.cli import register\n"
+    "app = typer.Typer(); register(app); app(['serve'])",
+]
+
+
+def wait_for(url, process):
+    for _ in range(300):
+        assert process.poll() is None, process.stderr.read().decode()
+        try:
+            return httpx.get(f"{url}/healthz")
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError("it did not start")
+
+
+@pytest.fixture
+def free_port():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def environment(tmp_path, redis_url, free_port):
+    return {
+        **os.environ,
+        "CMAEV_STATE_DIR": str(tmp_path / "state"),
+        "CMAEV_REDIS_URL": redis_url,
+        "CMAEV_PORT": str(free_port),
+    }
+
+
+@pytest.fixture
+def served(environment):
+    child = lifeline.spawn(SERVE, env=environment, stderr=subprocess.PIPE)
+    yield child.process
+    child.process.stderr.close()
+    child.close()
+
+
+def test_serve_starts_answers_and_stops_cleanly(served, environment, free_port, tmp_path):
+    url = f"http://127.0.0.1:{free_port}"
+    assert wait_for(url, served).json() == {"status": "ok"}
+    with Client(url, (tmp_path / "state" / "api-key").read_text()) as client:
+        assert client.jobs() == []
+        with pytest.raises(ApiError, match="there is no job 'x'"):
+            client.job("x")
+    taken = subprocess.run(SERVE, env=environment, capture_output=True, text=True)
+    assert taken.returncode != 0
+    assert "CMAEV_PORT" in taken.stderr
+    served.send_signal(signal.SIGTERM)
+    _out, err = served.communicate(timeout=20)
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    assert served.returncode in {0, -signal.SIGTERM}
+    assert lines[0]["event"] == "listening"
+    assert {line["level"] for line in lines} <= {"info"}
+
+
+def test_serve_ends_with_its_parent(environment, free_port):
+    code = (
+        "import sys, time; from cmaev_spec import lifeline\n"
+        f"child = lifeline.spawn({SERVE!r}); print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    pid = int(parent.stdout.readline())
+    url = f"http://127.0.0.1:{free_port}"
+    for _ in range(300):
+        try:
+            httpx.get(f"{url}/healthz")
+            break
+        except httpx.TransportError:
+            time.sleep(0.05)
+    parent.kill()
+    parent.communicate()
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.05)
+    raise AssertionError("serve outlived its parent")
