@@ -56,10 +56,18 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
     """Classify a video with an exported model."""
+    from cmaev.data.errors import DataError
     from cmaev_serving.predictor import Predictor, find_model
     from cmaev_serving.runtime import parse_device
+    from cmaev_spec.exits import BadInput
 
-    answer = Predictor(find_model(model), device=parse_device(device)).predict(video, top_k=top_k)
+    if not video.is_file():
+        raise BadInput(f"video: {video} is not there")
+    predictor = Predictor(find_model(model), device=parse_device(device))
+    try:
+        answer = predictor.predict(video, top_k=top_k)
+    except DataError as error:
+        raise BadInput(f"video: {error}") from None
     if json:
         typer.echo(answer.model_dump_json(indent=2))
         return

@@ -22,6 +22,7 @@ from cmaev_spec.serving_protocol import Classification
 
 _BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STOP_SECONDS = 10.0
+_RENEWAL_RETRY_SECONDS = 10.0
 _logger = logging.getLogger(__name__)
 
 
@@ -36,7 +37,11 @@ class TorchServeBackend:
         Args:
             options: how TorchServe is to run.
             worker_environment: variables for its workers.
+
+        Raises:
+            ValueError: if the folder's path is too long for TorchServe's sockets.
         """
+        config.check_path(options)
         self._options = options
         self._worker_environment = worker_environment
         self._client: TorchServeClient | None = None
@@ -138,6 +143,7 @@ class TorchServeBackend:
                     return True
                 finally:
                     coming_up.cancel()
+                    await asyncio.gather(coming_up, return_exceptions=True)
         except Exception:  # whatever goes wrong with this start, there must be a next one
             _logger.exception("TorchServe is started again after an error")
             return False
@@ -159,11 +165,17 @@ class TorchServeBackend:
 
     async def _renew_until(self, client: TorchServeClient, ended: "asyncio.Task[int]") -> None:
         """Renews the tokens in half their life, until Java ends."""
-        interval = self._options.token_minutes * 60 / 2
+        interval = wait = self._options.token_minutes * 60 / 2
         while not ended.done():
-            done, _ = await asyncio.wait({ended}, timeout=interval)
-            if not done:
+            done, _ = await asyncio.wait({ended}, timeout=wait)
+            if done:
+                return
+            try:
                 await client.renew_tokens()
+                wait = interval
+            except (httpx.HTTPError, ServingError) as error:
+                wait = _RENEWAL_RETRY_SECONDS
+                _logger.warning("the tokens of TorchServe are not renewed yet: %s", error)
 
     def _spawn(self, ports: config.Ports) -> lifeline.Child:
         self._options.keys.unlink(missing_ok=True)

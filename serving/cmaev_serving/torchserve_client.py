@@ -134,11 +134,12 @@ class TorchServeClient:
         """Asks for new tokens; the old ones end at once, and the file holds the new ones."""
         for kind in self._addresses:
             await self._read_keys()
-            await self._http.get(
+            response = await self._http.get(
                 f"{self._addresses['management']}/token",
                 params={"type": kind},
                 headers={"Authorization": f"Bearer {self._keys['API']}"},
             )
+            response.raise_for_status()
         await self._read_keys()
 
     async def _send(

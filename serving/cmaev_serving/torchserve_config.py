@@ -98,11 +98,11 @@ def free_ports() -> Ports:
             item.close()
 
 
-def prepare_folders(options: TorchServeOptions) -> None:
-    """Makes the folders, and takes away what an earlier start left there.
+def check_path(options: TorchServeOptions) -> None:
+    """Checks that TorchServe can put its sockets into its folder.
 
     Raises:
-        ValueError: if the path is too long for the sockets that TorchServe puts there.
+        ValueError: if the path is too long for the address of a socket.
     """
     longest = len(os.fsencode(options.temporary / ".ts.sock.65535"))
     if longest > _SOCKET_PATH_LIMIT:
@@ -110,6 +110,10 @@ def prepare_folders(options: TorchServeOptions) -> None:
             f"CMAEV_AGENT_STATE_DIR: {longest - _SOCKET_PATH_LIMIT} characters too long for the "
             "sockets of TorchServe; choose a folder with a shorter path"
         )
+
+
+def prepare_folders(options: TorchServeOptions) -> None:
+    """Makes the folders, and takes away what an earlier start left there."""
     for folder in (options.work, options.logs, options.temporary):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     options.keys.unlink(missing_ok=True)

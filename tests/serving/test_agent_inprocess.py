@@ -279,6 +279,12 @@ def test_wrong_settings_end_with_64_and_name_themselves(
     assert "Traceback" not in result.stderr
 
 
+def test_a_state_folder_too_deep_for_sockets_is_named(tmp_path: Path) -> None:
+    result = run_agent(CMAEV_AGENT_STATE_DIR=str(tmp_path / ("x" * 100)), CMAEV_AGENT_PORT="0")
+    assert result.returncode == 64
+    assert "characters too long for the sockets of TorchServe" in result.stderr
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

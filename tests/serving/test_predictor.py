@@ -1,5 +1,6 @@
 """The predictor on real videos: the same frames as evaluation, and clear words for bad input."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_what_is_no_video_is_refused_with_a_reason(
         predictor.predict(path)
     assert "secret-name" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_no_file_of_the_wild_is_a_surprise(predictor: Predictor) -> None:
+    """Every odd or broken video gets an answer or a reason, and nothing else."""
+    folder = os.environ.get("CMAEV_TEST_DATA")
+    if not folder:
+        pytest.skip("CMAEV_TEST_DATA is not set: no real videos to test with")
+    refused, reasons = set(), []
+    files = [path for path in Path(folder, "odd").glob("*/*") if path.is_file()]
+    for path in files:
+        try:
+            answer = predictor.predict(path)
+        except DataError as error:
+            refused.add(path.name)
+            reasons.append(str(error))
+        else:
+            assert sum(item.probability for item in answer.predictions) <= 1.0 + 1e-6
+    assert files
+    assert not [reason for reason in reasons if folder in reason]
+    assert {"text_named.mp4", "zero_length.mp4", "audio_only_aac.mp4"} <= refused
+    assert not refused & {path.name for path in Path(folder, "odd", "real").iterdir()}
 
 
 def test_an_empty_file_is_refused(predictor: Predictor, tmp_path: Path) -> None:
