@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from cmaev_spec.job import JobSpec, parse_job
 
 JOBS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cmaev_spec.files import create_atomic, sha256_file, write_atomic
 
 OLD = b"old" * 1000

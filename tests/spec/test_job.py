@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from cmaev_spec.job import (
     JOB_ADAPTER,
     JobSpec,
@@ -17,9 +21,6 @@ from cmaev_spec.job import (
     parse_job,
     referenced_run,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 SCHEMA = Path(__file__).with_name("job.schema.json")
 

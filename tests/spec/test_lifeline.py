@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from cmaev_spec.lifeline import ENVIRONMENT, spawn, watch
 
 WITHIN = 2.0

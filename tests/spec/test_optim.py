@@ -3,11 +3,12 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cmaev_spec.data import ClipSpec, PretrainData
 from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
 from cmaev_spec.resources import ResourceSpec
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def optim(**changes: float) -> OptimSpec:

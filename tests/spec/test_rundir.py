@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cmaev_spec.job import JobSpec, SpecError
 from cmaev_spec.rundir import RunDir, read_manifest, resolve_run, write_manifest
 from cmaev_spec.wire import canonical_json, content_hash

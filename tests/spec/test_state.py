@@ -1,9 +1,10 @@
 """The job's state machine."""
 
 import pytest
-from cmaev_spec.state import TRANSITIONS, JobState, TransitionError, advance
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cmaev_spec.state import TRANSITIONS, JobState, TransitionError, advance
 
 TERMINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 states = st.sampled_from(JobState)

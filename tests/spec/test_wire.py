@@ -7,12 +7,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cmaev_spec.events import EVENT_ADAPTER
 from cmaev_spec.job import JobSpec, parse_job
 from cmaev_spec.rundir import event_line
 from cmaev_spec.wire import RUNNERS, canonical_json, content_hash
-from hypothesis import given
-from hypothesis import strategies as st
 
 values = st.recursive(
     st.none()
