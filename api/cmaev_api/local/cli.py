@@ -32,29 +32,44 @@ def up(
     serving: Annotated[bool, typer.Option(help="Start the serving agent.")] = True,
 ) -> None:
     """Start the whole stack here: broker, API, workers, serving. Ctrl-C stops it."""
-    from cmaev_api.local.child import ServiceFailedError
     from cmaev_api.local.ports import claim_port
     from cmaev_api.local.services import api_url
-    from cmaev_api.local.stack import Stack
     from cmaev_api.local.state import StateDir
 
     folder = StateDir(state)
     try:
         port = claim_port(host, port)
-        known = folder.api_key.is_file()
-        url = api_url(host, port)
         stages = plan(
             folder, host=host, port=port, workers=workers, backend=backend if serving else None
         )
-        typer.echo(f"starting cmaev, state in {folder.path}")
-        stack = Stack(folder, stages=stages, url=url, say=typer.echo)
-        stack.run(on_ready=lambda: typer.echo(welcome(folder, url=url, show_key=not known)))
-        typer.echo("stopped")
+        run(folder, stages=stages, url=api_url(host, port))
+    finally:
+        folder.close()
+
+
+def run(state: "StateDir", *, stages: list[list["Service"]], url: str) -> None:
+    """Runs the services in the foreground and tells people how it goes."""
+    from rich.console import Console
+
+    from cmaev_api.local.child import ServiceFailedError
+    from cmaev_api.local.stack import Stack
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    known = state.api_key.is_file()
+    console.print(f"starting cmaev, state in {state.path}")
+    try:
+        with console.status("starting") as progress:
+
+            def greet() -> None:
+                progress.stop()
+                console.print(welcome(state, url=url, show_key=not known))
+
+            stack = Stack(state, stages=stages, url=url, say=console.print, hint=progress.update)
+            stack.run(on_ready=greet)
+        console.print("stopped")
     except ServiceFailedError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    finally:
-        folder.close()
 
 
 def plan(

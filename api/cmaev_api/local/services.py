@@ -111,6 +111,7 @@ def worker(state: StateDir, *, number: int, url: str, redis_url: str) -> Service
             "CMAEV_RUNS_DIR": str(state.runs),
             "CMAEV_WORKER_KEY_FILE": str(state.worker_key),
             "CMAEV_WORKER_NAME": unique,
+            "MPLCONFIGDIR": str(state.path / "cache" / "matplotlib"),
         },
         check=lambda: ready.worker(redis_url, unique),
         stop_seconds=16.0,

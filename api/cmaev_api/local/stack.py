@@ -27,17 +27,26 @@ class Stack:
         state: the locked state folder.
         stages: services in starting order; those of one stage start together.
         url: address of the control plane.
-        say: tells people what happens, one line at a time.
+        say: tells people what happened, one line at a time.
+        hint: tells people what is waited for; each replaces the one before.
     """
 
     def __init__(
-        self, state: StateDir, *, stages: Sequence[Sequence[Service]], url: str, say: Say
+        self,
+        state: StateDir,
+        *,
+        stages: Sequence[Sequence[Service]],
+        url: str,
+        say: Say,
+        hint: Say = lambda _: None,
     ) -> None:
         self._state = state
         self._stages = [[ServiceProcess(service) for service in stage] for stage in stages]
         self._url = url
         self._say = say
+        self._hint = hint
         self._signals = 0
+        self._ready = False
 
     @property
     def _processes(self) -> list[ServiceProcess]:
@@ -53,6 +62,8 @@ class Stack:
             try:
                 for stage in self._stages:
                     self._start(stage)
+                self._ready = True
+                self._publish()
                 on_ready()
                 self._watch()
             except StopRequestedError:
@@ -71,6 +82,7 @@ class Stack:
         service = process.service
         while (missing := service.check()) is not None:
             self._stop_if_asked()
+            self._hint(f"waiting for {service.name}: {missing}")
             if (code := process.ended()) is not None:
                 raise ServiceFailedError(
                     f"{service.name} ended while starting ({describe(code)})\n{process.log_tail()}"
@@ -101,7 +113,7 @@ class Stack:
             for process in stage:
                 process.ask_to_stop()
             deadline = time.monotonic() + max(item.service.stop_seconds for item in stage)
-            while any(self._lives(process) for process in stage):
+            while [process for process in stage if self._lives(process)]:
                 if time.monotonic() > deadline or self._signals > max(asked_before, 1):
                     break
                 time.sleep(0.05)
@@ -122,6 +134,7 @@ class Stack:
         self._state.write_stack(
             {
                 "pid": os.getpid(),
+                "ready": self._ready,
                 "api": self._url,
                 "services": {
                     process.service.name: {"pid": process.pid, "address": process.service.address}
