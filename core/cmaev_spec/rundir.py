@@ -116,18 +116,15 @@ class RunDir:
 
     def _refuse_strangers(self) -> None:
         # What a launcher, or a claim that was cut short, may leave before there is a spec.
-        ours = (self.log.name, ".claim", ".lock", self.spec.name)
+        ours = (self.log.name, ".lock", self.spec.name)
         partial = f".{self.spec.name}."
-        for entry in self.path.iterdir():
-            if entry.name not in ours and not entry.name.startswith(partial):
-                raise SpecError(
-                    [
-                        (
-                            "run_dir",
-                            f"{self.path} is not empty and is no run directory; choose another",
-                        )
-                    ]
-                )
+        names = [entry.name for entry in self.path.iterdir()]
+        strangers = [name for name in names if name not in ours and not name.startswith(partial)]
+        # Looked for again: another node may have claimed it and begun to write since.
+        if strangers and not self.spec.exists():
+            raise SpecError(
+                [("run_dir", f"{self.path} is not empty and is no run directory; choose another")]
+            )
 
     def read_job(self) -> JobSpec:
         """The job that this directory belongs to.
