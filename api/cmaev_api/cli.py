@@ -7,6 +7,7 @@ from cmaev_api.commands.jobs import jobs_app, submit
 from cmaev_api.commands.keys import keys_app
 from cmaev_api.commands.models import classify, models_app
 from cmaev_api.commands.serve import serve
+from cmaev_api.demo import cli as demo
 from cmaev_api.local import cli as local
 
 
@@ -20,3 +21,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models_app, name="models")
     app.add_typer(keys_app, name="keys")
     local.register(app)
+    demo.register(app)
