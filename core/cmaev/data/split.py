@@ -46,8 +46,8 @@ def split_index(
             held_out[rng.permutation(rows)[: max(1, round(val_share * len(rows)))]] = True
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
-        write_atomic(folder / path, _index_text(index, np.flatnonzero(rows)))
+    for path, chosen in (("train.csv", ~held_out), ("val.csv", held_out)):
+        write_atomic(folder / path, _index_text(index, np.flatnonzero(chosen)))
     return int((~held_out).sum()), int(held_out.sum())
 
 

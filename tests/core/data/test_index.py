@@ -33,6 +33,7 @@ def write(folder: Path, text: str) -> Path:
         "\ufeffpath,label\r\na.mp4,walk\r\nb.mp4,run\r\n",
         "group,Label,frames,Path\n1,walk,3,a.mp4\n2,run,4,b.mp4\n",
         "path\tlabel\na.mp4\twalk\nb.mp4\trun\n",
+        "path label\na.mp4 walk\nb.mp4 run\n",
         "a.mp4 walk\nb.mp4 run\n",
         "a.mp4   walk\n\nb.mp4  run  \n",
         "a.mp4\twalk\nb.mp4\trun",
@@ -127,6 +128,7 @@ def test_missing_videos_are_named_and_counted(folder: Path, count: int) -> None:
         ("a.mp4 0\nb.mp4 0 5\n", r"index.txt:2: 3 fields; every line must read"),
         ("a.mp4 0\nb.mp4\n", r"index.txt:2: 1 fields"),
         ("path,label\na.mp4\n", r"index.txt:2: 1 cells under a header of 2"),
+        (f'path,label\n"{"x" * 200_000},1\n', r"index.txt:2: .* look for an open quote"),
     ],
 )
 def test_rows_of_another_form_are_errors(folder: Path, text: str, message: str) -> None:
