@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ from cmaev_spec.files import write_atomic
 __all__ = ["SYNTH_CLASSES", "SynthSet", "synthesise"]
 
 PARAMETERS_FILE: Final = "synth.json"
+# Keeps the draws of labels apart from those of scenes, default_rng([seed, number]).
+_LABEL_STREAM: Final = 0xC1A55
 Progress = Callable[[int, int], None]
 
 
@@ -78,29 +81,34 @@ def synthesise(
     )
     out = Path(out)
     _claim(out, parameters)
-    splits = {"train": per_class, "val": val_per_class}
-    labels = {
-        name: _shuffled_labels(classes, count, [seed, number])
-        for number, (name, count) in enumerate(splits.items())
-    }
-    total = sum(map(len, labels.values()))
-    result = SynthSet(
-        train=out / "train.csv", val=out / "val.csv", videos=total, created=not _complete(out)
-    )
-    if not result.created:
-        return result
-    first, indexes = 0, {}
-    for name, values in labels.items():
-        numbers = range(first, first + len(values))
-        for number, label in zip(numbers, values, strict=True):
-            _write_video(out / _video_path(number), label, [seed, number])
+    indexes = _plan(parameters)
+    rows = list(chain.from_iterable(indexes.values()))
+    files = {name: out / f"{name}.csv" for name in indexes}
+    created = not all(file.is_file() for file in files.values())
+    if created:
+        for number, (path, label) in enumerate(rows):
+            _write_video(out / path, label, [seed, number])
             if progress is not None:
-                progress(number + 1, total)
-        indexes[name] = _index_text(numbers, values)
-        first += len(values)
-    for name, text in indexes.items():
-        write_atomic(out / f"{name}.csv", text)
-    return result
+                progress(number + 1, len(rows))
+        for name, file in files.items():
+            write_atomic(file, _index_text(indexes[name]))
+    return SynthSet(train=files["train"], val=files["val"], videos=len(rows), created=created)
+
+
+def _plan(parameters: _Parameters) -> dict[str, list[tuple[str, str]]]:
+    """The rows (path, label) of each index, in an order that tells nothing."""
+    splits = {"train": parameters.per_class, "val": parameters.val_per_class}
+    plan: dict[str, list[tuple[str, str]]] = {}
+    first = 0
+    for number, (name, count) in enumerate(splits.items()):
+        labels = [label for label in SYNTH_CLASSES[: parameters.classes] for _ in range(count)]
+        rng = np.random.default_rng([parameters.seed, number, _LABEL_STREAM])
+        order = rng.permutation(len(labels))
+        plan[name] = [
+            (f"videos/{first + row:06d}.mp4", labels[place]) for row, place in enumerate(order)
+        ]
+        first += len(labels)
+    return plan
 
 
 def _check(classes: int, per_class: int, val_per_class: int, seed: int) -> None:
@@ -138,28 +146,11 @@ def _claim(out: Path, parameters: _Parameters) -> None:
     (out / "videos").mkdir(exist_ok=True)
 
 
-def _complete(out: Path) -> bool:
-    return (out / "train.csv").is_file() and (out / "val.csv").is_file()
-
-
-def _shuffled_labels(classes: int, count: int, seed: list[int]) -> list[str]:
-    """Each class `count` times, in an order that tells nothing."""
-    labels = [name for name in SYNTH_CLASSES[:classes] for _ in range(count)]
-    order = np.random.default_rng([*seed, 0xC1A55]).permutation(len(labels))
-    return [labels[place] for place in order]
-
-
-def _video_path(number: int) -> str:
-    return f"videos/{number:06d}.mp4"
-
-
-def _index_text(numbers: range, labels: list[str]) -> str:
+def _index_text(rows: list[tuple[str, str]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("path", "label"))
-    writer.writerows(
-        (_video_path(number), label) for number, label in zip(numbers, labels, strict=True)
-    )
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
