@@ -2,10 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
@@ -143,12 +145,24 @@ class Client:
         job_id: str,
         *,
         interval: float = 1.0,
+        patience: float = 60.0,
         on_change: Callable[[JobRead], None] | None = None,
     ) -> JobRead:
-        """Waits until a job has ended or is paused; calls `on_change` with each new state of it."""
+        """Waits until a job has ended or is paused; calls `on_change` with each new state of it.
+
+        A control plane that is away, say for a restart, is waited for up to `patience` seconds.
+        """
         seen: JobRead | None = None
+        heard = time.monotonic()
         while True:
-            job = self.job(job_id)
+            try:
+                job = self.job(job_id)
+            except ApiError as error:
+                if error.problem.status != 503 or time.monotonic() - heard > patience:
+                    raise
+                time.sleep(interval)
+                continue
+            heard = time.monotonic()
             if on_change is not None and job != seen:
                 on_change(job)
             if job.state.terminal or job.state in RESTING:
@@ -180,14 +194,17 @@ class Client:
         return ArtifactList.model_validate_json(response.content).items
 
     def fetch(self, job_id: str, path: str, destination: Path) -> None:
-        """Downloads a file of a job's run directory."""
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/artifacts/{path}") as response:
+        """Downloads a file of a job's run directory; `destination` appears when it is whole."""
+        url = f"/v1/jobs/{job_id}/artifacts/{quote(path)}"
+        part = destination.with_name(f".{destination.name}.part")
+        with self._answering(), self._http.stream("GET", url) as response:
             if response.is_error:
                 response.read()
                 raise _error(response)
-            with open(destination, "wb") as file:
+            with open(part, "wb") as file:
                 for chunk in response.iter_bytes(CHUNK):
                     file.write(chunk)
+        part.replace(destination)
 
     def models(self) -> list[VersionRead]:
         """The models that are served."""
@@ -233,8 +250,16 @@ class Client:
         return self._send("GET", path, params=params)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
+        with self._answering():
             response = self._http.request(method, path, **options)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.HTTPError as error:
             raise ApiError(
                 Problem(
@@ -244,9 +269,6 @@ class Client:
                     fix="start the stack with `cmaev up`, or set CMAEV_URL to its address",
                 )
             ) from error
-        if response.is_error:
-            raise _error(response)
-        return response
 
 
 def _error(response: httpx.Response) -> ApiError:

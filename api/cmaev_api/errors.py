@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from cmaev_spec.job import SpecError, spec_problems
@@ -77,6 +77,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(SpecError, _on_spec_error)
     app.add_exception_handler(TransitionError, _on_transition_error)
+    app.add_exception_handler(DataError, _on_unstorable_value)
     app.add_exception_handler(IntegrityError, _on_collision)
     app.add_exception_handler(OperationalError, _on_database_error)
     app.add_exception_handler(Exception, _on_surprise)
@@ -125,6 +126,15 @@ async def _on_spec_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_transition_error(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(conflict(str(error), field="state"))
+
+
+async def _on_unstorable_value(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("unstorable_value", error=str(error))
+    return problem_response(
+        unprocessable(
+            [("request", "a value in it cannot be stored")], fix="leave out NUL characters"
+        )
+    )
 
 
 async def _on_collision(_request: Request, error: Exception) -> JSONResponse:

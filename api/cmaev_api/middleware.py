@@ -15,6 +15,7 @@ from cmaev_api.settings import Settings
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 UPLOADS = re.compile(r"/v1/models/[^/]+:classify")
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 QUIET = re.compile(r"/healthz|/readyz|/metrics|/v1/attempts/.*")
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,8 @@ class RequestContext:
         route = getattr(scope.get("route"), "path", "unknown")
         app: FastAPI = scope["app"]
         metrics: Metrics = app.state.metrics
-        metrics.requests.labels(scope["method"], route, status).observe(seconds)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        metrics.requests.labels(method, route, status).observe(seconds)
         if not QUIET.fullmatch(scope["path"]):
             log.info(
                 "request",

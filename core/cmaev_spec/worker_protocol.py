@@ -10,7 +10,7 @@ POST /v1/attempts/{id}:outcome    AttemptReport -> AttemptReceipt        409: th
 an old one is refused, so that two workers never speak for one job.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,14 +20,18 @@ from cmaev_spec.job import JobSpec
 from cmaev_spec.state import JobState
 
 DesiredState = Literal["run", "pause", "cancel"]
+MAX_INT = 2**53
+"""Whole numbers up to here are the same in every JSON parser and fit every database."""
+
+Token = Annotated[int, Field(ge=0, le=MAX_INT, description="fencing token of a lease")]
 
 
 class LeaseRequest(Spec):
     """A worker offers to run an attempt."""
 
-    worker: str = Field(description="name of the worker, for people")
-    host: str
-    pid: int
+    worker: str = Field(max_length=300, description="name of the worker, for people")
+    host: str = Field(max_length=300)
+    pid: int = Field(ge=0, lt=2**31)
 
 
 class LeaseGrant(Spec):
@@ -36,7 +40,7 @@ class LeaseGrant(Spec):
     attempt_id: str
     job_id: str
     number: int = Field(description="1 for the first attempt of a job")
-    token: int
+    token: Token
     spec: JobSpec
     lease_seconds: float
     heartbeat_seconds: float
@@ -46,7 +50,7 @@ class LeaseGrant(Spec):
 class Heartbeat(Spec):
     """The holder of the lease is alive."""
 
-    token: int
+    token: Token
 
 
 class HeartbeatReply(Spec):
@@ -58,14 +62,14 @@ class HeartbeatReply(Spec):
 class PositionedEvent(Spec):
     """An event and where its line ends in `events.jsonl`; the position makes repeats harmless."""
 
-    end_offset: int = Field(ge=1)
+    end_offset: int = Field(ge=1, le=MAX_INT)
     event: RunEvent
 
 
 class EventBatch(Spec):
     """Events in order."""
 
-    token: int
+    token: Token
     events: tuple[PositionedEvent, ...] = Field(max_length=1000)
 
 
@@ -83,9 +87,9 @@ class AttemptReport(Spec):
     tried again up to the limit of attempts.
     """
 
-    token: int
+    token: Token
     result: Literal["succeeded", "failed", "stopped", "crashed"]
-    exit_code: int | None
+    exit_code: int | None = Field(ge=-(2**31), lt=2**31)
     error: str | None = None
 
 

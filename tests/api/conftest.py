@@ -376,8 +376,8 @@ async def _in_thread(work: Callable[..., Response], *arguments: Any) -> Response
 class Server:
     """An ASGI app behind a real socket, in a thread."""
 
-    def __init__(self, app: Any) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, app: Any, *, port: int = 0) -> None:
+        self.socket = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
         self._thread = threading.Thread(target=self._server.run, args=([self.socket],))
@@ -397,8 +397,8 @@ def serve() -> Iterator[Callable[[Any], Server]]:
     """Puts apps behind real sockets until the end of the test."""
     servers: list[Server] = []
 
-    def starter(app: Any) -> Server:
-        servers.append(Server(app))
+    def starter(app: Any, *, port: int = 0) -> Server:
+        servers.append(Server(app, port=port))
         return servers[-1]
 
     yield starter

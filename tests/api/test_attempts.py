@@ -174,3 +174,25 @@ def test_an_unknown_attempt_is_not_found(plane):
     assert plane.worker.post("/v1/attempts/nope:lease", json=LEASE).status_code == 404
     beat = plane.worker.post("/v1/attempts/nope:heartbeat", json={"token": 1})
     assert beat.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**LEASE, "pid": 2**40},
+        {**LEASE, "worker": "w" * 301},
+        {**LEASE, "extra": 1},
+    ],
+)
+def test_a_request_that_no_database_could_store_is_refused(plane, submit, body):
+    attempt = plane.attempt(submit())
+    response = plane.worker.post(f"/v1/attempts/{attempt}:lease", json=body)
+    assert response.status_code == 422
+    beat = plane.worker.post(f"/v1/attempts/{attempt}:heartbeat", json={"token": 2**80})
+    assert (beat.status_code, beat.json()["field"]) == (422, "token")
+
+
+def test_an_error_may_hold_any_character(plane, submit):
+    job = submit()
+    plane.report(plane.lease(job), "failed", error="bad \0 byte: ü")
+    assert plane.job(job)["error"] == "bad  byte: ü"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -48,6 +49,11 @@ def live(serving_plane, serve, monkeypatch):
     monkeypatch.setenv("CMAEV_URL", server.url)
     monkeypatch.setenv("CMAEV_API_KEY", serving_plane.settings.admin_key.get_secret_value())
     return serving_plane
+
+
+@pytest.fixture
+def submit(live, specs):
+    return lambda: live.user.post("/v1/jobs", json=specs()).json()["id"]
 
 
 @pytest.fixture
@@ -129,6 +135,35 @@ def test_deploy_classify_and_delete(live, cmaev, export, tmp_path):
     assert cmaev("classify", tmp_path / "none.mp4", "--model", "motion")[0] == 64
     assert cmaev("models", "delete", "motion")[0] == 0
     assert json.loads(cmaev("models", "list", "--json")[1]) == []
+
+
+def test_a_video_that_is_too_large_gets_its_answer_over_a_real_socket(
+    live, serve, cmaev, export, tmp_path, monkeypatch
+):
+    cmaev("models", "deploy", export(live))
+    narrow = serve(create_app(live.settings.model_copy(update={"max_upload_bytes": 1000})))
+    monkeypatch.setenv("CMAEV_URL", narrow.url)
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"x" * 20_000_000)
+    code, _, err = cmaev("classify", video, "--model", "motion")
+    assert code == 64
+    assert "CMAEV_MAX_UPLOAD_BYTES" in err
+
+
+def test_waiting_survives_a_restart_of_the_control_plane(live, serve, submit):
+    server = serve(create_app(live.settings))
+    port = server.socket.getsockname()[1]
+    job = submit()
+    with Client(server.url, live.settings.admin_key.get_secret_value()) as client:
+        server.stop()
+        with pytest.raises(ApiError, match="does not answer"):
+            client.wait(job, interval=0.05, patience=0.2)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.wait, job, interval=0.05)
+            again = serve(create_app(live.settings), port=port)
+            live.finish(job)
+            assert waiting.result(20).state == "succeeded"
+        assert again.url == server.url
 
 
 def test_doctor_tells_what_is_wrong(live, cmaev, agent, monkeypatch, tmp_path):

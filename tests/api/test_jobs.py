@@ -196,3 +196,16 @@ def test_an_unknown_job_is_not_found(plane, path):
     response = plane.user.request(method, f"/v1/jobs/nope{path}")
     assert response.status_code == 404
     assert "'nope'" in response.json()["detail"]
+
+
+def test_a_body_that_is_not_json_says_where(plane):
+    headers = {"Content-Type": "application/json"}
+    problem = plane.user.post("/v1/jobs", content=b'{"kind": ', headers=headers).json()
+    assert (problem["status"], problem["field"]) == (422, "body")
+    assert "is not JSON" in problem["detail"]
+
+
+def test_a_name_that_no_database_can_store_breaks_nothing(any_plane, specs):
+    status = any_plane.user.post("/v1/jobs", json=specs(name="a\0b")).status_code
+    assert status in {201, 422}
+    assert any_plane.user.get("/v1/jobs").status_code == 200

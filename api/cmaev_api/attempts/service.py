@@ -120,16 +120,17 @@ class AttemptService:
         attempt, job = self._load(attempt_id)
         if (attempt.token, attempt.result) == (report.token, report.result):
             return AttemptReceipt(state=JobState(job.state))
+        error = report.error or f"the run ended with code {report.exit_code}"
+        error = error.replace("\0", "")  # the tail of a log may hold it, PostgreSQL must not
         ended = self._attempts.end(
             attempt,
             token=report.token,
             result=report.result,
             exit_code=report.exit_code,
-            error=report.error,
+            error=error,
         )
         if not ended:
             _lost(attempt)
-        error = report.error or f"the run ended with code {report.exit_code}"
         match report.result:
             case "succeeded":
                 self._lifecycle.move(job, JobState.SUCCEEDED)

@@ -11,6 +11,7 @@ from cmaev_api.errors import PROBLEM_RESPONSES
 from cmaev_api.runs.schemas import ArtifactList, EventPage, MetricRows
 from cmaev_api.runs.service import RunService
 
+MAX_INT = 2**53
 INLINE = {".png": "image/png", ".json": "application/json", ".txt": "text/plain; charset=utf-8"}
 
 router = APIRouter(
@@ -34,7 +35,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 def read_events(
     job_id: str,
     service: Service,
-    after: Annotated[int, Query(ge=0, description="`next_after` of the page before")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_INT, description="`next_after` before")] = 0,
     limit: Limit = 200,
 ) -> EventPage:
     """Read what the run reported, in order."""
@@ -45,7 +46,7 @@ def read_events(
 def read_log(
     job_id: str,
     service: Service,
-    offset: Annotated[int | None, Query(ge=0, description="byte to start at")] = None,
+    offset: Annotated[int | None, Query(ge=0, le=MAX_INT, description="byte to start at")] = None,
     tail: Annotated[int, Query(ge=1, le=1 << 20, description="at most so many bytes")] = 1 << 16,
 ) -> PlainTextResponse:
     """Read the run's log: its end, or on from `offset`; `X-Next-Offset` says where it goes on."""
