@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from cmaev_api.app import create_app
 from cmaev_api.settings import Settings, load_settings
@@ -92,9 +95,21 @@ def test_a_failed_request_leaves_nothing_behind(plane, specs, sent, monkeypatch)
     assert sent() == []
 
 
-def test_a_database_that_is_away_means_try_again(plane, monkeypatch):
-    from sqlalchemy.exc import OperationalError
+def test_nothing_is_promised_before_it_is_committed(plane, specs, sent):
+    def fail(session):
+        if not session.in_nested_transaction():
+            raise OperationalError("COMMIT", {}, Exception("disk full"))
 
+    event.listen(Session, "before_commit", fail)
+    try:
+        assert plane.user.post("/v1/jobs", json=specs()).status_code == 503
+    finally:
+        event.remove(Session, "before_commit", fail)
+    assert sent() == []
+    assert plane.user.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_database_that_is_away_means_try_again(plane, monkeypatch):
     def away(*_arguments, **_options):
         raise OperationalError("SELECT", {}, Exception("disk I/O error"))
 
