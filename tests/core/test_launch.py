@@ -1,11 +1,13 @@
 """The launcher keeps the exit-code contract, for one process and for several."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,15 +38,33 @@ def make_run(path: Path, name: str, processes: int = 1) -> RunDir:
     return run
 
 
-def start(run: RunDir, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)],
-        env={**os.environ, "PYTHONPATH": str(FAKES), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Launches:
+    """Starts launchers as a supervisor does, each in a group of its own."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, run: RunDir, **environment: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)],
+            env={**os.environ, "PYTHONPATH": str(FAKES), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+
+@pytest.fixture
+def start() -> Iterator[Launches]:
+    launches = Launches()
+    yield launches
+    for process in launches.started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=10)
 
 
 def outcomes(run: RunDir) -> list[dict[str, object]]:
@@ -53,7 +73,7 @@ def outcomes(run: RunDir) -> list[dict[str, object]]:
 
 
 def wait_for_steps(run: RunDir, rank: int = 0) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (run.path / f"steps-{rank}.txt").exists():
         assert time.monotonic() < deadline, "the runner did not start"
         time.sleep(0.05)
@@ -72,18 +92,18 @@ def members(group: int) -> list[int]:
     return found
 
 
-def test_success_is_zero_and_the_runner_tells(tmp_path: Path) -> None:
+def test_success_is_zero_and_the_runner_tells(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=2")
     process = start(run)
-    assert process.communicate(timeout=30)[0] == "fake runner, rank 0\n"
+    assert process.communicate(timeout=60)[0] == "fake runner, rank 0\n"
     assert process.returncode == 0
     assert [event["status"] for event in outcomes(run)] == ["succeeded"]
 
 
-def test_bad_input_is_64_with_one_line_and_an_outcome(tmp_path: Path) -> None:
+def test_bad_input_is_64_with_one_line_and_an_outcome(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "raise=bad")
     process = start(run)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 64
     assert stderr == "error: data.index: no such file\n"
     (event,) = outcomes(run)
@@ -91,55 +111,55 @@ def test_bad_input_is_64_with_one_line_and_an_outcome(tmp_path: Path) -> None:
     assert event["error"] == "data.index: no such file"
 
 
-def test_unexpected_error_is_1_with_traceback(tmp_path: Path) -> None:
+def test_unexpected_error_is_1_with_traceback(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "raise=error")
     process = start(run)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" in stderr
     assert outcomes(run)[0]["error"] == "RuntimeError: the disk is full"
 
 
-def test_a_folder_without_a_spec_is_bad_input(tmp_path: Path) -> None:
+def test_a_folder_without_a_spec_is_bad_input(tmp_path: Path, start: Launches) -> None:
     process = start(RunDir(tmp_path))
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 64
     assert "spec.json" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stop_then_resume(tmp_path: Path) -> None:
+def test_stop_then_resume(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=40 tick=0.05")
     process = start(run)
     wait_for_steps(run)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 75
     process = start(run)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert (run.path / "steps-0.txt").read_text().split() == [str(n) for n in range(1, 41)]
 
 
 def test_launcher_does_not_import_torch() -> None:
     code = "import sys, cmaev.launch; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_two_ranks_succeed_and_stop_together(tmp_path: Path) -> None:
+def test_two_ranks_succeed_and_stop_together(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=60 tick=0.05", processes=2)
     process = start(run)
     wait_for_steps(run, rank=1)
     process.send_signal(signal.SIGTERM)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert sorted(stdout.splitlines()) == ["fake runner, rank 0", "fake runner, rank 1"]
     process = start(run)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
 
 
-def test_ranks_find_each_other(tmp_path: Path) -> None:
+def test_ranks_find_each_other(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "gloo", processes=2)
     process = start(run, CMAEV_TEST_RUNNER="gloo_runner", OMP_NUM_THREADS="1")
     _, stderr = process.communicate(timeout=100)
@@ -151,19 +171,19 @@ def test_ranks_find_each_other(tmp_path: Path) -> None:
     ("name", "code"),
     [
         ("rank0_exit=1 rank1_exit=64", 64),
-        ("steps=400 tick=0.05 rank1_kill=9", 137),
+        ("steps=4000 tick=0.05 rank1_kill=9", 137),
         ("raise=bad", 64),
     ],
 )
-def test_the_code_of_the_rank_at_fault_is_kept(tmp_path: Path, name: str, code: int) -> None:
-    begin = time.monotonic()
+def test_the_code_of_the_rank_at_fault_is_kept(
+    tmp_path: Path, name: str, code: int, start: Launches
+) -> None:
     process = start(make_run(tmp_path, name, processes=2))
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)  # the other rank would go on for minutes
     assert process.returncode == code
-    assert time.monotonic() - begin < 15, "the other rank was not ended"
 
 
-def test_killing_the_group_reaches_every_rank(tmp_path: Path) -> None:
+def test_killing_the_group_reaches_every_rank(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=400 tick=0.05 grandchild=1", processes=2)
     process = start(run)
     wait_for_steps(run, rank=1)
@@ -210,7 +230,7 @@ def test_place_of_a_node() -> None:
         ranks.rendezvous(resources, {**environment, "CMAEV_NODE_RANK": "2"})
 
 
-def test_one_writer_per_run(tmp_path: Path) -> None:
+def test_one_writer_per_run(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=400 tick=0.05")
     process = start(run)
     wait_for_steps(run)

@@ -49,7 +49,7 @@ def _job(name: str, **extra: object) -> JobSpec:
     )
 
 
-def _eventually(condition: Callable[[], object], *, seconds: float = 20.0, what: str = "") -> None:
+def _eventually(condition: Callable[[], object], *, seconds: float = 60.0, what: str = "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

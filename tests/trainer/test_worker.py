@@ -65,12 +65,12 @@ def test_kill_9_of_the_worker_ends_its_run_and_the_next_worker_resumes(fleet, pl
     eventually(lambda: len(fleet.steps()) > 3)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    eventually(lambda: not fleet.alive(), seconds=3, what="the run is gone")
+    eventually(lambda: not fleet.alive(), seconds=5, what="the run is gone")
     assert plane.report is None
     plane.expire()
     fleet.start()
     fleet.deliver("attempt-2")
-    eventually(lambda: plane.result == "succeeded", seconds=30)
+    eventually(lambda: plane.result == "succeeded")
     assert sorted(set(fleet.steps())) == list(range(1, 61))
     assert len(fleet.steps()) <= 61
     assert [e.event.type for e in plane.events].count("started") == 2
@@ -109,8 +109,8 @@ def test_sigterm_to_the_worker_saves_and_reports(fleet, plane, eventually):
     eventually(lambda: fleet.steps())
     begin = time.monotonic()
     worker.terminate()
-    assert worker.wait(timeout=15) == 0
-    assert time.monotonic() - begin < 8
+    assert worker.wait(timeout=30) == 0
+    assert time.monotonic() - begin < 15
     assert plane.result == "stopped"
     assert not fleet.alive()
 
@@ -134,7 +134,7 @@ def test_a_delivery_before_the_control_plane_is_up_waits_for_it(fleet, plane, ev
     fleet.deliver()
     eventually(lambda: fleet.log.exists() and "unreachable" in fleet.log.read_text())
     worker.terminate()
-    assert worker.wait(timeout=15) == 0
+    assert worker.wait(timeout=30) == 0
     plane.down = False
     fleet.start()
     eventually(lambda: plane.result == "succeeded")

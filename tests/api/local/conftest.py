@@ -104,12 +104,12 @@ class LocalStack:
         path = self.state / "runs" / job_id / "steps-0.txt"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
-    def wait_for_state(self, job_id: str, state: str, *, seconds: float = 30) -> dict[str, Any]:
+    def wait_for_state(self, job_id: str, state: str, *, seconds: float = 60) -> dict[str, Any]:
         self.eventually(lambda: self.job(job_id)["state"] == state, seconds=seconds, what=state)
         return self.job(job_id)
 
     def eventually(
-        self, condition: Callable[[], object], *, seconds: float = 30, what: str = ""
+        self, condition: Callable[[], object], *, seconds: float = 60, what: str = ""
     ) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
