@@ -60,8 +60,10 @@ class TorchServeBackend:
         config.prepare_folders(self._options)
         self._task = asyncio.create_task(self._keep_up())
         waiter = asyncio.create_task(self._up.wait())
-        await asyncio.wait({self._task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+        try:
+            await asyncio.wait({self._task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
         if self._task.done():
             self._task.result()
 

@@ -167,16 +167,12 @@ def test_the_job_reports_what_it_does(finetuned: RunDir, tmp_path: Path) -> None
     ]
 
 
-def test_a_job_without_its_source_ends_with_64(tmp_path: Path) -> None:
+def test_a_job_without_its_source_is_bad_input(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.claim(parse_job({"kind": "export", "source": str(tmp_path / "missing")}))
-    command = [sys.executable, "-m", "cmaev_serving.export", "--run-dir", str(run.path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 64
-    assert "is not a run directory" in result.stderr
-    outcome = EVENT_ADAPTER.validate_json(run.events.read_text().splitlines()[-1])
-    assert outcome.type == "outcome"
-    assert outcome.status == "failed"
+    with pytest.raises(BadInput, match="is not a run directory"):
+        export.main(["--run-dir", str(run.path)])
+    assert not run.export.exists()
 
 
 def application() -> typer.Typer:
