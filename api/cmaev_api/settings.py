@@ -24,13 +24,16 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(
         None,
+        repr=False,
         description="sqlite:/// or postgresql:// URL; unset: a SQLite file in the state folder",
     )
     runs_dir: Path | None = Field(
         None,
         description="folder with one run directory per job id; unset: `runs` in the state folder",
     )
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="broker of the Celery workers")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="broker of the Celery workers"
+    )
 
     admin_key: SecretStr | None = Field(
         None,

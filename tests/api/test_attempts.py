@@ -44,7 +44,7 @@ def test_a_job_from_lease_to_success(plane, specs, submit):
     seen = plane.job(job)
     assert seen["summary"] == {"top1": 0.9}
     assert seen["started_at"] <= seen["finished_at"]
-    assert [item["result"] for item in seen["attempts"]] == ["succeeded"]
+    assert [(item["result"], item["error"]) for item in seen["attempts"]] == [("succeeded", None)]
 
 
 def test_of_many_workers_one_gets_the_lease(plane, submit):

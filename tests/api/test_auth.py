@@ -86,4 +86,8 @@ def test_the_first_start_makes_keys_once_for_their_owner_only(start, settings):
 def test_the_settings_keys_are_long_and_never_shown():
     with pytest.raises(ValueError, match="at least 32"):
         Settings(admin_key="short")
-    assert "secret-secret" not in repr(Settings(admin_key="secret-" * 8))
+    url = "postgresql://user:secret-secret@host/db"
+    settings = Settings(
+        admin_key="secret-" * 8, database_url=url, redis_url="redis://:secret-secret@host"
+    )
+    assert "secret-secret" not in repr(settings)

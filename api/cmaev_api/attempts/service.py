@@ -120,8 +120,8 @@ class AttemptService:
         attempt, job = self._load(attempt_id)
         if (attempt.token, attempt.result) == (report.token, report.result):
             return AttemptReceipt(state=JobState(job.state))
-        error = report.error or f"the run ended with code {report.exit_code}"
-        error = error.replace("\0", "")  # the tail of a log may hold it, PostgreSQL must not
+        # the tail of a log may hold NUL, which PostgreSQL refuses
+        error = None if report.error is None else report.error.replace("\0", "")
         ended = self._attempts.end(
             attempt,
             token=report.token,
@@ -131,15 +131,16 @@ class AttemptService:
         )
         if not ended:
             _lost(attempt)
+        reason = error or f"the run ended with code {report.exit_code}"
         match report.result:
             case "succeeded":
                 self._lifecycle.move(job, JobState.SUCCEEDED)
             case "failed":
-                self._lifecycle.move(job, JobState.FAILED, error=error)
+                self._lifecycle.move(job, JobState.FAILED, error=reason)
             case "stopped":
                 self._lifecycle.stopped(job)
             case "crashed":
-                self._lifecycle.interrupted(job, error=error)
+                self._lifecycle.interrupted(job, error=reason)
         return AttemptReceipt(state=JobState(job.state))
 
     def expire(self, attempt_id: str, *, now: datetime) -> bool:
