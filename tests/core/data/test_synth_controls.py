@@ -1,6 +1,6 @@
 """What a small 3D convolution learns from generated videos: motion, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,15 @@ CONTROLS: dict[str, tuple[Order, float, float]] = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SynthSet:
     return synthesise(Path(tmp_path_factory.mktemp("controls")) / "set", val_per_class=50)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they bring on clips this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def loader(index: Path) -> EpochLoader:
