@@ -18,7 +18,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -27,12 +26,12 @@ from cmaev.runlock import hold_run
 from cmaev_spec import lifeline
 from cmaev_spec.events import OutcomeEvent
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput
+from cmaev_spec.files import drop_partial_line
 from cmaev_spec.job import load_job
 from cmaev_spec.rundir import RunDir, event_line
 from cmaev_spec.wire import RUNNERS
 
 RANK_FLAG = "--as-rank"
-_CHUNK_BYTES = 1 << 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +59,7 @@ def run_node(run: RunDir) -> int:
     node = node_rank(job.resources, os.environ)
     with hold_run(run, node=node) as lock:
         if node == 0:
-            mend_lines(run.events)
+            drop_partial_line(run.events)
         if job.resources.world_size == 1:
             return run_rank(run)
         command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path), RANK_FLAG]
@@ -88,23 +87,6 @@ def guarded(run: RunDir, start: Callable[[], int]) -> int:
         traceback.print_exc()
         _record(run, begin, code=EXIT_FAILED, error=f"{type(error).__name__}: {error}")
         return EXIT_FAILED
-
-
-def mend_lines(path: Path) -> None:
-    """Cuts a last line that a killed run left unfinished, so that the next line is whole."""
-    if not path.is_file():
-        return
-    with open(path, "r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _CHUNK_BYTES)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            end = start
-        file.truncate(0)
 
 
 def _record(run: RunDir, begin: int, *, code: int, error: str) -> None:

@@ -15,7 +15,7 @@ from cmaev_spec.events import (
     StartedEvent,
     WarningEvent,
 )
-from cmaev_spec.files import sha256_file, write_atomic
+from cmaev_spec.files import drop_partial_line, sha256_file, write_atomic
 from cmaev_spec.rundir import RunDir, event_line
 
 ArtifactKind = Literal[
@@ -146,13 +146,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-
-
-def drop_partial_line(path: Path) -> None:
-    """Truncates a line that a kill left without its end."""
-    if not path.exists():
-        return
-    with open(path, "rb+") as file:
-        data = file.read()
-        if data and not data.endswith(b"\n"):
-            file.truncate(data.rfind(b"\n") + 1)

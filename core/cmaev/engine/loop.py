@@ -152,6 +152,7 @@ class Trainer:
                 f"the loss is {means['loss']} at step {self.step}; "
                 "lower optim.base_lr, or set optim.clip_grad"
             )
+        means = {name: value for name, value in means.items() if math.isfinite(value)}
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         steps = self.step - self._clock_step
         speed = steps * self.optim.batch_size / elapsed
