@@ -325,3 +325,9 @@ def checked(build: Callable[[], Built], *, field: str) -> Built:
         return build()
     except ValueError as error:
         raise BadInput(f"{field}: {error}") from None
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main(sys.argv[1:]))
