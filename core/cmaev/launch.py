@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from cmaev.ranks import node_rank, run_ranks
+from cmaev.ranks import STOP_SIGNALS, node_rank, run_ranks
 from cmaev.runlock import hold_run
 from cmaev_spec import lifeline
 from cmaev_spec.events import OutcomeEvent
@@ -70,6 +70,7 @@ def run_rank(run: RunDir) -> int:
     """Calls the runner in this process."""
     # Until the runner has its own handler there is nothing to save, so a stop loses nothing.
     signal.signal(signal.SIGTERM, _stop_early)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     runner = importlib.import_module(RUNNERS[run.read_job().kind])
     return int(runner.main(["--run-dir", str(run.path)]))
 

@@ -22,6 +22,8 @@ SETTLE_SECONDS = 1.0
 """After the first failure: time for the other ranks to fail by themselves and say why."""
 PEER_GRACE_SECONDS = 15.0
 """After the first failure: time until the ranks that are left are killed."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What asks a run to stop."""
 _TICK_SECONDS = 0.1
 
 
@@ -44,9 +46,15 @@ def run_ranks(
     place = rendezvous(resources, os.environ)
     ranks: list[subprocess.Popen[bytes]] = []
     with _forwarded(ranks):
-        for local in range(resources.processes_per_node):
-            variables = {**os.environ, **place, **_rank_variables(local, resources, place)}
-            ranks.append(subprocess.Popen(list(command), env=variables, pass_fds=tuple(keep_open)))
+        # A stop waits until every rank is there; ranks inherit the block and end it themselves.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            for local in range(resources.processes_per_node):
+                variables = {**os.environ, **place, **_rank_variables(local, resources, place)}
+                rank = subprocess.Popen(list(command), env=variables, pass_fds=tuple(keep_open))
+                ranks.append(rank)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         return combine(_wait(ranks))
 
 
@@ -127,9 +135,7 @@ def _forwarded(ranks: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
         for rank in ranks:
             rank.send_signal(number)
 
-    previous = {
-        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
         yield
     finally:

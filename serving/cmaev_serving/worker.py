@@ -1,8 +1,9 @@
 """A worker of the in-process backend: `python -m cmaev_serving.worker --fd N --model FILE`.
 
 It speaks lines of JSON over the socket that it inherits: a WorkerReply first, when the model is
-loaded or cannot be, then one WorkerReply for every WorkerRequest. It is a process of its own, so
-that a decoder that crashes, hangs or eats memory costs this worker and nothing else.
+loaded or cannot be, then two for every WorkerRequest: TAKEN before it touches the video, and the
+answer. It is a process of its own, so that a decoder that crashes, hangs or eats memory costs this
+worker and nothing else.
 """
 
 import argparse
@@ -18,6 +19,9 @@ from cmaev_serving.requests import WorkerReply, answer
 from cmaev_serving.worker_settings import WorkerSettings
 from cmaev_spec import lifeline
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK
+
+TAKEN = WorkerReply(status=202, body="")
+"""Tells that a request has left the queue: a death from now on may be of its video."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
             return EXIT_BAD_INPUT
         _send(stream, WorkerReply(status=200, body=""))
         for line in stream:
+            _send(stream, TAKEN)
             _send(stream, answer(predictor, line, spool=settings.spool))
     return EXIT_OK
 

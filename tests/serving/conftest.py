@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -165,16 +166,29 @@ class Agent:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(port_file.is_file, what="the port file", log=self.log)
+        self.wait_for(port_file.is_file, what="the port file")
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{port_file.read_text().strip()}",
             headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=60,
+            timeout=90,
             trust_env=False,
         )
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: self.client.get("/readyz").status_code == 200, what="ready", log=self.log)
+        self.wait_for(lambda: self.client.get("/readyz").status_code == 200, what="ready")
+
+    def wait_for(self, condition: Callable[[], object], *, what: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                log = self.log.read_text()[-4000:]
+                pytest.fail(f"{what} did not come within {seconds} s:\n{log}")
+            time.sleep(0.05)
+
+    def listens(self) -> bool:
+        with socket.socket() as client:
+            url = self.client.base_url
+            return client.connect_ex((url.host, url.port)) == 0
 
     def deploy(self, archive: Path, *, name: str = "shapes", version: str = "1") -> httpx.Response:
         data = archive.read_bytes()
@@ -188,7 +202,7 @@ class Agent:
         return self.client.post(f"/models/{name}:classify", content=body, params={"top_k": top_k})
 
     def processes(self) -> list[psutil.Process]:
-        """The agent and everything it started, all of them alive."""
+        """The agent and everything it started."""
         agent = psutil.Process(self.child.pid)
         return [agent, *agent.children(recursive=True)]
 
@@ -198,13 +212,13 @@ class Agent:
         return [
             process
             for process in self.processes()
-            if any(name in part for part in process.cmdline() for name in names)
+            if any(name in part for part in _command(process) for name in names)
         ]
 
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self.child.process.terminate()
-        code = self.child.process.wait(30)
+        code = self.child.process.wait(60)
         self.close()
         return code
 
@@ -213,12 +227,12 @@ class Agent:
         self.child.close()
 
 
-def wait_for(condition: Callable[[], object], *, what: str, log: Path, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come within {seconds} s:\n{log.read_text()[-4000:]}")
-        time.sleep(0.05)
+def _command(process: psutil.Process) -> list[str]:
+    """Its command line; empty for one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.fixture(scope="module")

