@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from cmaev_api.app import create_app
 from cmaev_api.client import ApiError, Client
+from cmaev_api.commands.serve import listen
 from cmaev_spec import lifeline
 
 
@@ -205,7 +207,7 @@ SERVE = [
 
 
 def wait_for(url, process):
-    for _ in range(300):
+    for _ in range(1200):
         assert process.poll() is None, process.stderr.read().decode()
         try:
             return httpx.get(f"{url}/healthz")
@@ -216,8 +218,6 @@ def wait_for(url, process):
 
 @pytest.fixture
 def free_port():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
@@ -251,24 +251,32 @@ def test_serve_starts_answers_and_stops_cleanly(served, environment, free_port, 
     assert taken.returncode != 0
     assert "CMAEV_PORT" in taken.stderr
     served.send_signal(signal.SIGTERM)
-    _out, err = served.communicate(timeout=20)
+    _out, err = served.communicate(timeout=60)
     lines = [json.loads(line) for line in err.decode().splitlines()]
     assert served.returncode in {0, -signal.SIGTERM}
     assert lines[0]["event"] == "listening"
     assert {line["level"] for line in lines} <= {"info"}
 
 
+def test_small_answers_do_not_wait_for_nagle():
+    """Only on sockets that name their protocol does asyncio switch Nagle's delay off."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.proto == socket.IPPROTO_TCP
+
+
 def test_serve_ends_with_its_parent(environment, free_port):
     code = (
         "import sys, time; from cmaev_spec import lifeline\n"
-        f"child = lifeline.spawn({SERVE!r}); print(child.pid, flush=True); time.sleep(60)"
+        f"child = lifeline.spawn({SERVE!r}); print(child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
     )
     pid = int(parent.stdout.readline())
     url = f"http://127.0.0.1:{free_port}"
-    for _ in range(300):
+    for _ in range(1200):
         try:
             httpx.get(f"{url}/healthz")
             break
@@ -276,7 +284,7 @@ def test_serve_ends_with_its_parent(environment, free_port):
             time.sleep(0.05)
     parent.kill()
     parent.communicate()
-    for _ in range(100):
+    for _ in range(1200):
         if not os.path.exists(f"/proc/{pid}"):
             return
         time.sleep(0.05)

@@ -135,13 +135,13 @@ def test_a_folder_without_a_spec_is_bad_input(tmp_path: Path, start: Launches) -
 
 
 def test_stop_then_resume(tmp_path: Path, start: Launches) -> None:
-    run = make_run(tmp_path, "steps=200 tick=0.1")
+    run = make_run(tmp_path, "steps=200 tick=0.1 resumed_tick=0")
     process = start(run)
     wait_for_steps(run)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75
-    process = start(run, CMAEV_TEST_TICK="0")
+    process = start(run)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert (run.path / "steps-0.txt").read_text().split() == [str(n) for n in range(1, 201)]
@@ -153,14 +153,14 @@ def test_launcher_does_not_import_torch() -> None:
 
 
 def test_two_ranks_succeed_and_stop_together(tmp_path: Path, start: Launches) -> None:
-    run = make_run(tmp_path, "steps=200 tick=0.1", processes=2)
+    run = make_run(tmp_path, "steps=200 tick=0.1 resumed_tick=0", processes=2)
     process = start(run)
     wait_for_steps(run, ranks=2)
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert sorted(stdout.splitlines()) == ["fake runner, rank 0", "fake runner, rank 1"]
-    process = start(run, CMAEV_TEST_TICK="0")
+    process = start(run)
     process.communicate(timeout=60)
     assert process.returncode == 0
 

@@ -2,7 +2,7 @@
 
 The job's name says what it does, as `key=value` words: steps, tick (seconds a step), exit, raise
 (bad or error), ignore_term, grandchild, and rankN_exit, rankN_kill for one rank of several.
-CMAEV_TEST_TICK goes before tick, so that a run that was stopped can end quickly.
+resumed_tick is the tick of a run that goes on, so that one that was stopped can end quickly.
 """
 
 import argparse
@@ -41,7 +41,9 @@ def main(argv):
 
     checkpoint = run.path / f"state-{rank}.json"
     step = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
-    tick = float(os.environ.get("CMAEV_TEST_TICK", options.get("tick", 0.01)))
+    tick = float(options.get("tick", 0.01))
+    if step:
+        tick = float(options.get("resumed_tick", tick))
     total = int(options.get("steps", 3))
     emit(run, StartedEvent(time=time.time(), resumed_step=step, total_steps=total), rank)
     while step < total:

@@ -30,7 +30,7 @@ def test_job_succeeds_and_a_second_delivery_does_nothing(fleet, plane, eventuall
 
 
 def test_pause_and_resume(fleet, plane, eventually):
-    plane.use("steps=40 tick=0.05 grandchild=1")
+    plane.use("steps=200 tick=0.1 resumed_tick=0 grandchild=1")
     fleet.start()
     fleet.deliver()
     eventually(lambda: fleet.steps())
@@ -43,7 +43,7 @@ def test_pause_and_resume(fleet, plane, eventually):
     plane.expire()
     fleet.deliver("attempt-2")
     eventually(lambda: plane.result == "succeeded")
-    assert fleet.steps() == list(range(1, 41))
+    assert fleet.steps() == list(range(1, 201))
 
 
 def test_cancel_kills_a_run_that_does_not_listen(fleet, plane, eventually):
@@ -59,7 +59,7 @@ def test_cancel_kills_a_run_that_does_not_listen(fleet, plane, eventually):
 
 
 def test_kill_9_of_the_worker_ends_its_run_and_the_next_worker_resumes(fleet, plane, eventually):
-    plane.use("steps=60 tick=0.05 grandchild=1")
+    plane.use("steps=200 tick=0.1 resumed_tick=0 grandchild=1")
     worker = fleet.start()
     fleet.deliver()
     eventually(lambda: len(fleet.steps()) > 3)
@@ -71,8 +71,8 @@ def test_kill_9_of_the_worker_ends_its_run_and_the_next_worker_resumes(fleet, pl
     fleet.start()
     fleet.deliver("attempt-2")
     eventually(lambda: plane.result == "succeeded")
-    assert sorted(set(fleet.steps())) == list(range(1, 61))
-    assert len(fleet.steps()) <= 61
+    assert sorted(set(fleet.steps())) == list(range(1, 201))
+    assert len(fleet.steps()) <= 201
     assert [e.event.type for e in plane.events].count("started") == 2
 
 
@@ -89,7 +89,7 @@ def test_lost_lease_kills_the_run_silently(fleet, plane, eventually):
 
 
 def test_the_run_goes_on_while_the_control_plane_is_away(fleet, plane, eventually):
-    plane.use("steps=30 tick=0.05")
+    plane.use("steps=30 tick=0.1")
     fleet.start()
     fleet.deliver()
     eventually(lambda: fleet.steps())

@@ -108,13 +108,12 @@ class Stack:
 
     def _stop(self) -> None:
         """Stops stage by stage, last first, so that runs can still report their checkpoint."""
-        asked_before = self._signals
         for stage in reversed(self._stages):
             for process in stage:
                 process.ask_to_stop()
             deadline = time.monotonic() + max(item.service.stop_seconds for item in stage)
             while [process for process in stage if self._lives(process)]:
-                if time.monotonic() > deadline or self._signals > max(asked_before, 1):
+                if time.monotonic() > deadline or self._signals > 1:
                     break
                 time.sleep(0.05)
             for process in stage:

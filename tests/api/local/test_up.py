@@ -22,26 +22,26 @@ def test_jobs_run_survive_a_killed_worker_and_end_on_request(local_stack):
     bad = local_stack.submit("raise=bad")
     assert local_stack.wait_for_state(bad, "failed")["error"] == "data.index: no such file"
 
-    job = local_stack.submit("steps=50 tick=0.05 grandchild=1")
+    job = local_stack.submit("steps=200 tick=0.1 resumed_tick=0 grandchild=1")
     local_stack.eventually(lambda: len(local_stack.steps(job)) > 3)
     before = local_stack.pid("worker-1")
     os.kill(before, signal.SIGKILL)
     state = local_stack.wait_for_state(job, "succeeded")
     assert [attempt["result"] for attempt in state["attempts"]] == ["lost", "succeeded"]
     steps = local_stack.steps(job)
-    assert sorted(set(steps)) == list(range(1, 51))
-    assert len(steps) <= 51
+    assert sorted(set(steps)) == list(range(1, 201))
+    assert len(steps) <= 201
     assert local_stack.pid("worker-1") != before
 
-    paused = local_stack.submit("steps=50 tick=0.05")
+    paused = local_stack.submit("steps=200 tick=0.1 resumed_tick=0")
     local_stack.eventually(lambda: local_stack.steps(paused))
     local_stack.call("POST", f"/v1/jobs/{paused}:pause")
     local_stack.wait_for_state(paused, "paused")
     made = len(local_stack.steps(paused))
-    assert made < 50
+    assert made < 200
     local_stack.call("POST", f"/v1/jobs/{paused}:resume")
     local_stack.wait_for_state(paused, "succeeded")
-    assert local_stack.steps(paused) == list(range(1, 51))
+    assert local_stack.steps(paused) == list(range(1, 201))
 
     cancelled = local_stack.submit("steps=8000 tick=0.05")
     local_stack.eventually(lambda: local_stack.steps(cancelled))
@@ -58,12 +58,12 @@ def test_jobs_run_survive_a_killed_worker_and_end_on_request(local_stack):
 
 def test_a_job_outlives_its_stack(local_stack):
     local_stack.start("--no-serving")
-    job = local_stack.submit("steps=60 tick=0.1 grandchild=1")
+    job = local_stack.submit("steps=200 tick=0.1 resumed_tick=0.05 grandchild=1")
     local_stack.eventually(lambda: len(local_stack.steps(job)) > 3)
     assert local_stack.stop() == 0
     made = local_stack.steps(job)
     assert made == list(range(1, len(made) + 1))
-    assert len(made) < 60
+    assert len(made) < 200
     assert local_stack.alive() == []
 
     process = local_stack.start("--no-serving")
@@ -76,8 +76,8 @@ def test_a_job_outlives_its_stack(local_stack):
 
     local_stack.start("--no-serving")
     local_stack.wait_for_state(job, "succeeded")
-    assert sorted(set(local_stack.steps(job))) == list(range(1, 61))
-    assert len(local_stack.steps(job)) <= 61
+    assert sorted(set(local_stack.steps(job))) == list(range(1, 201))
+    assert len(local_stack.steps(job)) <= 201
 
 
 @pytest.mark.slow
