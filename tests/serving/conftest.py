@@ -5,6 +5,7 @@ import io
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -248,3 +249,21 @@ def start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     yield start
     for agent in agents:
         agent.close()
+
+
+def _run_agent(**environment: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CMAEV_")}
+    return subprocess.run(
+        [sys.executable, "-m", "cmaev_serving.agent"],
+        env=clean | {"CMAEV_AGENT_TOKEN": TOKEN} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def run_agent() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs an agent that is expected to end by itself."""
+    return _run_agent

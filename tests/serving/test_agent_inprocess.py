@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -275,7 +273,10 @@ def test_sigterm_lets_open_requests_end_and_leaves_no_process(
 
 
 def test_models_come_back_after_kill_9_and_leftovers_go(
-    agent: Any, start_agent: Callable[..., Any], video_bytes: bytes
+    agent: Any,
+    start_agent: Callable[..., Any],
+    run_agent: Callable[..., "subprocess.CompletedProcess[str]"],
+    video_bytes: bytes,
 ) -> None:
     """Runs after the agent was stopped, in its folder."""
     for folder, name in (("spool", "leftover"), ("models", "unknown.mar")):
@@ -303,52 +304,3 @@ def test_models_come_back_after_kill_9_and_leftovers_go(
     assert "none yet" in problem(third.classify(video_bytes), 404)["detail"]
     assert list((agent.state / "models").iterdir()) == []
     assert third.workers() == []
-
-
-def run_agent(**environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CMAEV_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cmaev_serving.agent"],
-        env=clean | {"CMAEV_AGENT_TOKEN": "a-token-for-the-tests"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_SECONDS,
-    )
-
-
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        ({}, "CMAEV_AGENT_STATE_DIR"),
-        ({"CMAEV_AGENT_TOKEN": "short"}, "at least 16 characters"),
-        ({"CMAEV_AGENT_TOKEN_FILE": "/nowhere"}, "set one of CMAEV_AGENT_TOKEN"),
-        ({"CMAEV_AGENT_BACKEND": "magic"}, "CMAEV_AGENT_BACKEND"),
-        ({"CMAEV_AGENT_PORT": "70000"}, "CMAEV_AGENT_PORT"),
-    ],
-)
-def test_wrong_settings_end_with_64_and_name_themselves(
-    environment: dict[str, str], reason: str, tmp_path: Path
-) -> None:
-    if environment:
-        environment = {"CMAEV_AGENT_STATE_DIR": str(tmp_path / "state")} | environment
-    result = run_agent(**environment)
-    assert result.returncode == 64
-    assert reason in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_a_state_folder_too_deep_for_sockets_is_named(tmp_path: Path) -> None:
-    result = run_agent(CMAEV_AGENT_STATE_DIR=str(tmp_path / ("x" * 100)), CMAEV_AGENT_PORT="0")
-    assert result.returncode == 64
-    assert "characters too long for the sockets of TorchServe" in result.stderr
-
-
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        result = run_agent(
-            CMAEV_AGENT_STATE_DIR=str(tmp_path / "state"), CMAEV_AGENT_PORT=str(port)
-        )
-    assert result.returncode == 64
-    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
