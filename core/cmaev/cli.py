@@ -9,7 +9,7 @@ import json
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from cmaev import k8s_cli
 from cmaev.data import cli as data_cli
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, BadInput
+
+if TYPE_CHECKING:
+    from cmaev_spec.job import JobSpec
+    from cmaev_spec.rundir import RunDir
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, look at and check videos and indexes.")
 presets_app = typer.Typer(no_args_is_help=True, help="Ready-made job specifications.")
@@ -50,6 +54,9 @@ def main() -> None:
     except BadInput as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def train(
@@ -70,12 +77,30 @@ def train(
     if job.kind == "export":
         raise SpecError([("kind", "this is an export job; use `cmaev export RUN --out DIR`")])
     run = RunDir(run_dir or Path("runs") / spec.stem)
-    run.claim(job)
+    claim(run, job)
     typer.echo(f"run directory: {run.path}")
     code = launch.main(["--run-dir", str(run.path)])
     if code == EXIT_OK and run.summary.is_file():
         typer.echo(run.summary.read_text().rstrip())
     raise typer.Exit(code)
+
+
+def claim(run: "RunDir", job: "JobSpec") -> None:
+    """Claims a run directory; a run that failed before its first checkpoint makes room."""
+    from cmaev.runlock import RunBusyError, hold_run
+    from cmaev_spec.job import SpecError
+
+    try:
+        run.claim(job)
+    except SpecError:
+        if not run.spec.is_file() or run.complete_checkpoints() or run.summary.exists():
+            raise
+        try:
+            with hold_run(run, patience=0.0):
+                run.discard()
+        except RunBusyError as error:
+            raise SpecError([("run_dir", str(error))]) from None
+        run.claim(job)
 
 
 @presets_app.command("list")

@@ -20,6 +20,7 @@ from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.loader import EpochLoader
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
 from cmaev.engine import distributed
+from cmaev.engine.checkpoint import newest_checkpoint
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
@@ -147,7 +148,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
         write_atomic(context.run.labels, json.dumps(labels))
 
     model = build_classifier(job, num_classes=len(labels))
-    if job.init is not None:
+    if job.init is not None and newest_checkpoint(context.run) is None:
         report = load_pretrained(model, job.init)
         logger.info("init: loaded %d tensors, skipped %d", len(report.loaded), len(report.skipped))
     task = FinetuneTask(
@@ -227,8 +228,8 @@ def measure(
     *,
     batch_size: int,
     workers: int,
-) -> Summary:
-    """Evaluates, writes `predictions.csv` and returns the figures."""
+) -> Summary | None:
+    """Evaluates, writes `predictions.csv` and returns the figures; None if it was stopped."""
     world = context.world
     loader = EpochLoader(
         views,
@@ -247,7 +248,11 @@ def measure(
             display.update(done)
             context.events.progress("evaluate", step=min(done, total), total_steps=total)
 
-        evaluation = evaluate(model, loader.epoch(0), world=world, progress=progress)
+        evaluation = evaluate(
+            model, loader.epoch(0), world=world, stop=context.stop, progress=progress
+        )
+    if evaluation is None:
+        return None
     if world.main:
         path = context.run.path / "predictions.csv"
         write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))

@@ -16,13 +16,15 @@ class OptimSpec(Spec):
 
     base_lr: float = Field(gt=0.0)
     base_min_lr: float = Field(1e-5, ge=0.0)
-    batch_size: int = Field(ge=1, description="clips per optimiser step over all processes")
-    epochs: int = Field(ge=1)
+    batch_size: int = Field(
+        ge=1, le=1_000_000, description="clips per optimiser step over all processes"
+    )
+    epochs: int = Field(ge=1, le=1_000_000)
     warmup_epochs: int = Field(0, ge=0)
     weight_decay: float = Field(0.05, ge=0.0)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0.0)
-    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    accumulate: int = Field(1, ge=1, le=100_000, description="micro-batches per optimiser step")
     clip_grad: float | None = Field(None, gt=0.0)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ A checkpoint is complete when its `manifest.json` is there; the manifest is writ
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class RunDir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
             raise SpecError([("run_dir", f"cannot make {self.path}: {error.strerror}")]) from None
         text = canonical_json(job)
         if not self.spec.exists():
@@ -110,9 +111,33 @@ class RunDir:
             with contextlib.suppress(FileExistsError):
                 create_atomic(self.spec, text)
         if self.spec.read_text() != text:
-            raise SpecError(
-                [("run_dir", f"{self.path} belongs to another run; choose an empty directory")]
-            )
+            raise SpecError([("run_dir", self._difference(job))])
+
+    def _difference(self, job: JobSpec) -> str:
+        there, here = (
+            flatten(json.loads(text)) for text in (self.spec.read_text(), canonical_json(job))
+        )
+        field = next(name for name in sorted(there | here) if there.get(name) != here.get(name))
+        return (
+            f"{self.path} belongs to another run: {field} is {there.get(field)!r} there and "
+            f"{here.get(field)!r} here; choose another directory"
+        )
+
+    def discard(self) -> None:
+        """Empties a directory whose run never got to a checkpoint or a result; spec.json goes last.
+
+        Raises:
+            SpecError: if there is something to lose.
+        """
+        if self.complete_checkpoints() or self.summary.exists():
+            raise SpecError([("run_dir", f"{self.path} holds the results of a run")])
+        last = (self.spec.name, ".lock")
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name not in last:
+                entry.unlink()
+        self.spec.unlink()
 
     def _refuse_strangers(self) -> None:
         # What a launcher, or a claim that was cut short, may leave before there is a spec.
@@ -156,6 +181,17 @@ class RunDir:
         if not target.is_relative_to(self.path.resolve()):
             raise ValueError(f"{relative!r} leads out of the run directory")
         return target
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def write_manifest(folder: Path, *, step: int, epoch: float, spec_hash: str) -> Manifest:

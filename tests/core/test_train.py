@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from cmaev import launch
 from cmaev.checkpoints import load_classifier, load_pretrained
 from cmaev.cli import build
 from cmaev.data.synth import synthesise
+from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.events import read_metrics
 from cmaev.models import create_model
@@ -181,6 +183,50 @@ def test_a_broken_video_is_named_with_its_line(videos, tmp_path, capsys):
     code, _ = run(tmp_path / "run", spec)
     assert code == 64
     assert f"index.csv:{len(listed)}" in capsys.readouterr().err
+
+
+def test_a_resumed_run_does_not_need_what_it_started_from(videos, pretrained, tmp_path):
+    shutil.copytree(pretrained.path, tmp_path / "pretrained")
+    spec = job("finetune", videos, init=str(tmp_path / "pretrained"))
+    assert run(tmp_path / "run", spec)[0] == 0
+    shutil.rmtree(tmp_path / "pretrained")
+    assert run(tmp_path / "run", spec)[0] == 0
+
+
+def test_the_head_of_another_run_is_not_taken_over(finetuned):
+    model = create_model("cmaev_vit_nano_patch8_32", num_classes=2)
+    report = load_pretrained(model, finetuned.path)
+    assert {"head.weight", "head.bias"} <= set(report.skipped)
+
+
+def test_an_evaluation_stops_on_request(videos, finetuned, tmp_path, monkeypatch):
+    spec = {
+        "kind": "evaluate",
+        "source": str(finetuned.path),
+        "data": {"index": str(videos / "val.csv"), "batch_size": 1},
+    }
+    sample = EvaluateViews.sample
+
+    def stop_at_once(views, index, *, epoch=0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sample(views, index, epoch=epoch)
+
+    monkeypatch.setattr(EvaluateViews, "sample", stop_at_once)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "SIG_DFL", signal.SIG_IGN)  # a second signal would kill pytest
+        code, folder = run(tmp_path / "run", parse_job(spec))
+    assert code == 75
+    assert events(folder)[-1].status == "stopped"
+    assert not folder.summary.exists()
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_makes_room(videos, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(job("pretrain", videos, data__index="nowhere.csv").model_dump_json())
+    arguments = ["train", str(spec), "--run-dir", str(tmp_path / "run")]
+    assert CliRunner().invoke(build(), arguments).exit_code == 64
+    index = f"data.index={videos / 'train.csv'}"
+    assert CliRunner().invoke(build(), [*arguments, "--set", index]).exit_code == 0
 
 
 def test_nothing_fits_another_architecture(pretrained):

@@ -38,7 +38,8 @@ def load_pretrained(model: nn.Module, source: str | Path) -> LoadReport:
     """Loads the weights of a run into a model, wherever names and shapes agree.
 
     The encoder's final norm and everything behind it stay behind when a pretrained run goes into a
-    classifier; position tables are computed, never loaded.
+    classifier; a classifier's head is never loaded, since labels differ between runs; position
+    tables are computed.
 
     Args:
         model: a pretraining model or a classifier.
@@ -53,11 +54,17 @@ def load_pretrained(model: nn.Module, source: str | Path) -> LoadReport:
     fitting = {
         name: tensor
         for name, tensor in state.items()
-        if name in own and own[name].shape == tensor.shape
+        if name in own and own[name].shape == tensor.shape and not name.startswith("head.")
     }
     if not any(name.startswith("encoder.") for name in fitting):
         raise BadInput(f"init: nothing in {source} fits this model: {_mismatch(state, own)}")
-    missing = [name for name in own if name.startswith("encoder.blocks.") and name not in fitting]
+    missing = [
+        name
+        for name in own
+        if name.startswith("encoder.")
+        and not name.startswith("encoder.norm.")
+        and name not in fitting
+    ]
     if missing:
         raise BadInput(f"init: {source} is another architecture: {_mismatch(state, own)}")
     model.load_state_dict(fitting, strict=False)

@@ -103,10 +103,12 @@ def _check_files(source: Path, rows: Sequence[Row], paths: Sequence[str]) -> Non
         if not (os.path.isfile(path) if names is None else name in names):
             missing.append(f"{source}:{row.line}: there is no file {path}")
     if missing:
+        header = "If line 1 is a header, name its columns `path` and `label`. "
+        hint = header if any(":1: " in text for text in missing[:1]) else ""
         more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
             f"{len(missing)} of {len(rows)} videos are missing: {'; '.join(missing[:3])}{more}. "
-            "Correct the rows, or set `root` to the folder that the paths start from"
+            f"{hint}Correct the rows, or set `root` to the folder that the paths start from"
         )
 
 

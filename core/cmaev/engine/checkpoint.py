@@ -59,6 +59,17 @@ def newest_checkpoint(run: RunDir) -> Path | None:
     return None
 
 
+def drop_checkpoints_after(run: RunDir, folder: Path | None) -> None:
+    """Removes checkpoints newer than `folder`, all where it is None: they are damaged.
+
+    Left in place they would count as the newest ones when old checkpoints are pruned.
+    """
+    for newer in run.complete_checkpoints():
+        if folder is None or newer.name > folder.name:
+            logger.warning("removing the damaged checkpoint %s", newer.name)
+            shutil.rmtree(newer)
+
+
 def load_model_state(folder: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     """Parameters and buffers of a checkpoint."""
     return dict(load_file(folder / MODEL_FILE, device=device))

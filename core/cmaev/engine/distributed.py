@@ -58,13 +58,20 @@ class World:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as it is trained: DDP with synchronised batch norm, or itself."""
+        """The module as it is trained: DDP, or itself in a single process.
+
+        Batch norm is synchronised on CUDA; PyTorch has no such layer for the CPU, where each
+        process normalises by its own part of the batch.
+        """
         if self.size == 1:
             return module
         if self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+        # Buffers are constants and running means that training never reads.
+        return DistributedDataParallel(
+            module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
 
 def no_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:

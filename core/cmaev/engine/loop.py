@@ -148,10 +148,7 @@ class Trainer:
     def _log(self, display: ProgressDisplay) -> None:
         means = self.window.take(self.world)
         if not math.isfinite(means["loss"]):
-            raise FloatingPointError(
-                f"the loss is {means['loss']} at step {self.step}; "
-                "lower optim.base_lr, or set optim.clip_grad"
-            )
+            raise FloatingPointError(diverged(f"the loss is {means['loss']}", step=self.step))
         means = {name: value for name, value in means.items() if math.isfinite(value)}
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         steps = self.step - self._clock_step
@@ -178,6 +175,7 @@ class Trainer:
         self._clock, self._clock_step, self._waited = time.monotonic(), self.step, 0.0
 
     def _save(self) -> None:
+        self._require_finite_weights()
         random_states = self.world.gather(random_state(self.world.device))
         windows = self.world.gather({k: v.cpu() for k, v in self.window.sums.items()})
         if self.world.main:
@@ -198,8 +196,17 @@ class Trainer:
             self.events.artifact("checkpoint", folder / ckpt.MODEL_FILE)
         self.world.barrier()
 
+    def _require_finite_weights(self) -> None:
+        """A checkpoint of a diverged run would only push the good ones out."""
+        finite = torch.stack([p.isfinite().all() for p in self.task.module.parameters()]).all()
+        if not finite:
+            raise FloatingPointError(diverged("weights are not finite", step=self.step))
+
     def _restore(self) -> None:
         folder = ckpt.newest_checkpoint(self.run)
+        self.world.barrier()
+        if self.world.main:
+            ckpt.drop_checkpoints_after(self.run, folder)
         if folder is None:
             self.metrics.cut_back(0)
             return
@@ -214,6 +221,14 @@ class Trainer:
         self.step = int(folder.name.removeprefix("step-"))
         self.metrics.cut_back(self.step)
         logger.info("resuming from %s", folder.name)
+
+
+def diverged(what: str, *, step: int) -> str:
+    """What to do about a run that diverged."""
+    return (
+        f"{what} at step {step}; start a new run with a lower optim.base_lr, "
+        "a longer optim.warmup_epochs or optim.clip_grad"
+    )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

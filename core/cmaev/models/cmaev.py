@@ -5,7 +5,7 @@ decoder. Masks are (B, N) bool, True = hidden.
 """
 
 import copy
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from timm.layers import trunc_normal_
@@ -75,12 +75,20 @@ class CMAEV(nn.Module):
             )
             self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
             self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
+            self.target_encoder.eval()
 
         table = sincos_table(encoder.num_tokens, decoder_dim)
         self.register_buffer("decoder_pos_embed", table, persistent=False)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             statistic = torch.tensor(values).reshape(1, 3, 1, 1, 1)  # (1, C, 1, 1, 1)
             self.register_buffer(name, statistic, persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all but the target encoder, which is never stochastic."""
+        super().train(mode)
+        if self.contrastive:
+            self.target_encoder.eval()
+        return self
 
     @property
     def contrastive(self) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from cmaev.engine.distributed import World
+from cmaev.engine.signals import StopRequest
 from cmaev.models.classifier import VideoClassifier
 from cmaev.models.frames import FrameNormaliser
 from cmaev.tasks.base import Batch, to_device
@@ -76,18 +77,20 @@ def evaluate(
     batches: Iterator[Batch],
     *,
     world: World,
+    stop: StopRequest,
     progress: Callable[[int], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | None:
     """Classifies every video of this process and gathers the answers of all processes.
 
     Args:
         model: the classifier; evaluated in fp32.
         batches: `video` (B, V, T, H, W, C) uint8, `label` (B,), `index` (B,).
         world: the processes; each video must be in the batches of exactly one.
+        stop: asked after every batch.
         progress: called with the number of videos done so far.
 
-    Raises:
-        AssertionError: if a video was counted twice.
+    Returns:
+        The evaluation, or None if a stop was requested.
     """
     was_training = model.training
     model.eval()
@@ -103,8 +106,12 @@ def evaluate(
         done += B
         if progress is not None:
             progress(done)
+        if stop.requested:
+            break
     model.train(was_training)
 
+    if world.any(stop.requested):
+        return None
     gathered = [part for rank in world.gather(parts) for part in rank]
     index = np.concatenate([part[0] for part in gathered])
     order = np.argsort(index)

@@ -154,3 +154,30 @@ class ExplodingTask(NoisyTask):
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path):
     with pytest.raises(FloatingPointError, match=r"lower optim\.base_lr"):
         train(tmp_path, task=ExplodingTask())
+
+
+class PoisonedTask(ExactTask):
+    """A finite loss whose gradient is not."""
+
+    def step(self, module, batch):
+        out = super().step(module, batch)
+        poison = (module[0].weight.sum() * 0).sqrt()
+        return {"loss": out["loss"] + poison}
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    with pytest.raises(FloatingPointError, match="start a new run"):
+        train(tmp_path, task=PoisonedTask(), log_every=100)
+    assert RunDir(tmp_path).complete_checkpoints() == []
+
+
+def test_damaged_checkpoints_make_room_on_resume(tmp_path):
+    train(tmp_path, stop_at=(2, 0))
+    run = RunDir(tmp_path)
+    newest = newest_checkpoint(run)
+    assert newest.name == "step-00000011"
+    (newest / "model.safetensors").write_bytes(b"rubbish")
+    status, _ = train(tmp_path, keep_checkpoints=1)
+    assert status == "finished"
+    assert newest_checkpoint(run).name == "step-00000015"
+    assert len(run.complete_checkpoints()) == 1

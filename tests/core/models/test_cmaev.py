@@ -118,3 +118,11 @@ def test_one_batch_can_be_overfitted(batch):
         losses.append(out["loss"].item())
     assert losses[-1] < 0.8 * losses[0]
     assert out["instance_accuracy"] > 0.9
+
+
+def test_the_target_is_never_stochastic(batch):
+    _, target, _ = batch
+    model = make(drop_path_rate=0.5).train()
+    assert torch.equal(model.encode_target(target), model.encode_target(target))
+    assert model.encoder.training
+    assert model.target_projector.training
