@@ -33,10 +33,10 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 
 test: lint  ## lint, types and the test suite; what CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10
 
 test-all: lint  ## the test suite with the slow drills
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10 -m ''
 
 bench: $(STAMP)  ## benchmarks; figures for docs/benchmarks
 	$(BIN)/python -m bench.model
