@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from cmaev_api.environment import find_key, find_url, header_value
 from cmaev_api.jobs.schemas import JobPage, JobRead, JobSummary
 from cmaev_api.models.schemas import ModelList, ModelRead, VersionRead
 from cmaev_api.runs.schemas import Artifact, ArtifactList, EventPage, MetricRows
@@ -21,8 +22,6 @@ from cmaev_spec.job import JobSpec
 from cmaev_spec.serving_protocol import Classification, Problem
 from cmaev_spec.state import JobState
 
-DEFAULT_URL = "http://127.0.0.1:8080"
-DEFAULT_STATE_DIR = "~/.local/share/cmaev"
 BAD_INPUT = {400, 413, 415, 422}
 RESTING = {JobState.PAUSED}
 CHUNK = 1 << 18
@@ -55,23 +54,12 @@ class Client:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The control plane at CMAEV_URL, with the key CMAEV_API_KEY or the first start's.
+        """The control plane that CMAEV_ variables or the local stack's state folder tell of.
 
         Raises:
-            BadInput: if there is no key.
+            BadInput: if there is no key, or an address or key that cannot be used.
         """
-        state = Path(os.environ.get("CMAEV_STATE_DIR", DEFAULT_STATE_DIR)).expanduser()
-        key = os.environ.get("CMAEV_API_KEY", "")
-        if not key:
-            file = state / "api-key"
-            try:
-                key = file.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise BadInput(
-                    "no API key: set CMAEV_API_KEY, or CMAEV_STATE_DIR to the stack's state folder "
-                    f"({file}: {error.strerror})"
-                ) from None
-        return cls(os.environ.get("CMAEV_URL", DEFAULT_URL), key)
+        return cls(find_url(), find_key())
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +82,9 @@ class Client:
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> JobRead:
         """Submits a job; paths in it must be absolute."""
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        headers = {}
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = header_value(idempotency_key, source="idempotency key")
         body = spec.model_dump(mode="json")
         response = self._send("POST", "/v1/jobs", json=body, headers=headers)
         return JobRead.model_validate_json(response.content)
@@ -122,7 +112,7 @@ class Client:
 
     def job(self, job_id: str) -> JobRead:
         """One job."""
-        return JobRead.model_validate_json(self._get(f"/v1/jobs/{job_id}").content)
+        return JobRead.model_validate_json(self._get(_job(job_id)).content)
 
     def cancel(self, job_id: str) -> JobRead:
         """Cancels a job."""
@@ -147,8 +137,11 @@ class Client:
         interval: float = 1.0,
         patience: float = 60.0,
         on_change: Callable[[JobRead], None] | None = None,
+        on_poll: Callable[[JobRead], None] | None = None,
     ) -> JobRead:
-        """Waits until a job has ended or is paused; calls `on_change` with each new state of it.
+        """Waits until a job has ended or is paused.
+
+        Calls `on_change` with the job whenever it is not as before, and `on_poll` each time.
 
         A control plane that is away, say for a restart, is waited for up to `patience` seconds.
         """
@@ -165,6 +158,8 @@ class Client:
             heard = time.monotonic()
             if on_change is not None and job != seen:
                 on_change(job)
+            if on_poll is not None:
+                on_poll(job)
             if job.state.terminal or job.state in RESTING:
                 return job
             seen = job
@@ -173,34 +168,34 @@ class Client:
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> EventPage:
         """Events of a job's run after an offset."""
         params = {"after": after, "limit": limit}
-        response = self._get(f"/v1/jobs/{job_id}/events", params=params)
+        response = self._get(f"{_job(job_id)}/events", params=params)
         return EventPage.model_validate_json(response.content)
 
     def logs(self, job_id: str, *, offset: int | None = None) -> tuple[str, int]:
         """The end of a job's log, or its part from `offset`; and the offset after that."""
         params = {} if offset is None else {"offset": offset}
-        response = self._get(f"/v1/jobs/{job_id}/logs", params=params)
+        response = self._get(f"{_job(job_id)}/logs", params=params)
         return response.text, int(response.headers["X-Next-Offset"])
 
     def metrics(self, job_id: str, *, after: int = 0, limit: int = 10_000) -> list[dict[str, Any]]:
         """Rows of a job's `metrics.jsonl`."""
         params = {"after": after, "limit": limit}
-        response = self._get(f"/v1/jobs/{job_id}/metrics", params=params)
+        response = self._get(f"{_job(job_id)}/metrics", params=params)
         return MetricRows.model_validate_json(response.content).items
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """The files that a job's run announced."""
-        response = self._get(f"/v1/jobs/{job_id}/artifacts")
+        response = self._get(f"{_job(job_id)}/artifacts")
         return ArtifactList.model_validate_json(response.content).items
 
     def fetch(self, job_id: str, path: str, destination: Path) -> None:
         """Downloads a file of a job's run directory; `destination` appears when it is whole."""
-        url = f"/v1/jobs/{job_id}/artifacts/{quote(path)}"
+        url = f"{_job(job_id)}/artifacts/{'/'.join(map(_segment, path.split('/')))}"
         part = destination.with_name(f".{destination.name}.part")
         with self._answering(), self._http.stream("GET", url) as response:
             if response.is_error:
                 response.read()
-                raise _error(response)
+                raise self._error(response)
             with open(part, "wb") as file:
                 for chunk in response.iter_bytes(CHUNK):
                     file.write(chunk)
@@ -212,7 +207,7 @@ class Client:
 
     def model(self, name: str) -> ModelRead:
         """One model with its versions and history."""
-        return ModelRead.model_validate_json(self._get(f"/v1/models/{name}").content)
+        return ModelRead.model_validate_json(self._get(_model(name)).content)
 
     def deploy(self, job_id: str, *, name: str | None = None, timeout: float = 330.0) -> ModelRead:
         """Deploys the archive of an export job and returns the status it reached."""
@@ -222,7 +217,7 @@ class Client:
 
     def delete_model(self, name: str) -> None:
         """Stops serving a model."""
-        self._send("DELETE", f"/v1/models/{name}")
+        self._send("DELETE", _model(name))
 
     def classify(
         self, model: str, video: str | Path, *, top_k: int = 5, timeout: float = 120.0
@@ -231,7 +226,7 @@ class Client:
         with open(video, "rb") as file:
             response = self._send(
                 "POST",
-                f"/v1/models/{model}:classify",
+                f"{_model(model)}:classify",
                 params={"top_k": top_k},
                 content=file,
                 headers={
@@ -243,7 +238,7 @@ class Client:
         return Classification.model_validate_json(response.content)
 
     def _act(self, job_id: str, action: str) -> JobRead:
-        response = self._send("POST", f"/v1/jobs/{job_id}:{action}")
+        response = self._send("POST", f"{_job(job_id)}:{action}")
         return JobRead.model_validate_json(response.content)
 
     def _get(self, path: str, *, params: Mapping[str, Any] | None = None) -> httpx.Response:
@@ -253,7 +248,7 @@ class Client:
         with self._answering():
             response = self._http.request(method, path, **options)
         if response.is_error:
-            raise _error(response)
+            raise self._error(response)
         return response
 
     @contextmanager
@@ -270,11 +265,33 @@ class Client:
                 )
             ) from error
 
+    def _error(self, response: httpx.Response) -> ApiError:
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError:
+            text = response.text[:200].strip() or response.reason_phrase
+            problem = Problem(
+                title=response.reason_phrase, status=response.status_code, detail=text
+            )
+        if problem.status == httpx.codes.UNAUTHORIZED:
+            problem = problem.model_copy(update={"detail": f"{self.url}: {problem.detail}"})
+        return ApiError(problem)
 
-def _error(response: httpx.Response) -> ApiError:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        text = response.text[:200].strip() or response.reason_phrase
-        problem = Problem(title=response.reason_phrase, status=response.status_code, detail=text)
-    return ApiError(problem)
+
+def _job(job_id: str) -> str:
+    return f"/v1/jobs/{_segment(job_id)}"
+
+
+def _model(name: str) -> str:
+    return f"/v1/models/{_segment(name)}"
+
+
+def _segment(text: str) -> str:
+    """A part of a path; what would lead to another path is refused.
+
+    Raises:
+        BadInput: if it is empty or made of dots only.
+    """
+    if text in {"", ".", ".."}:
+        raise BadInput(f"{text!r} is the name of nothing")
+    return quote(text, safe="")

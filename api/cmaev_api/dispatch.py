@@ -7,10 +7,12 @@ arrives twice finds the attempt leased already.
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from cmaev_spec.wire import QUEUE, TASK_RUN_ATTEMPT
 
 TIMEOUT_SECONDS = 2
+PING_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +54,13 @@ class Dispatcher:
         except (OperationalError, OSError) as error:
             return str(error) or type(error).__name__
         return None
+
+    def count_workers(self) -> int:
+        """Asks all workers whether they are there; returns how many say so within a second."""
+        try:
+            return len(self._celery.control.ping(timeout=PING_SECONDS) or ())
+        except (OperationalError, OSError, RedisError):
+            return 0
 
     def close(self) -> None:
         """Closes the connections to the broker."""

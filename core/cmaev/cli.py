@@ -115,11 +115,17 @@ def list_presets(
 
 
 @presets_app.command("show")
-def show_preset(name: Annotated[str, typer.Argument(help="one of `cmaev presets list`")]) -> None:
+def show_preset(
+    name: Annotated[str, typer.Argument(help="one of `cmaev presets list`")],
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, without comments")] = False,
+) -> None:
     """Print a preset, to be saved, edited and run."""
     from cmaev_spec import preset
 
-    typer.echo(preset.preset_text(name), nl=False)
+    if as_json:
+        typer.echo(json.dumps(preset.load_preset(name), indent=2))
+    else:
+        typer.echo(preset.preset_text(name), nl=False)
 
 
 def version() -> None:

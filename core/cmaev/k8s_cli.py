@@ -22,7 +22,10 @@ def group() -> None:
 def render(
     spec: Annotated[Path, typer.Argument(help="Job specification, YAML or JSON.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Overrides such as resources.nodes=2.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. resources.nodes=2")
+    ] = None,
+    more_overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the objects and of the run; default: kind and hash.")
@@ -50,7 +53,7 @@ def render(
     from cmaev_spec.manifest import Placement, default_name, to_yaml
     from cmaev_spec.manifest import render as render_job
 
-    job = load_job(spec, overrides=overrides or ())
+    job = load_job(spec, overrides=[*(overrides or ()), *(more_overrides or ())])
     placement = Placement(
         name=default_name(job) if name is None else name,
         namespace=namespace,

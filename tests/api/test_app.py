@@ -129,6 +129,7 @@ def test_probes_metrics_and_status(serving_plane, specs):
     status = user.get("/v1/status").json()
     assert status["serving"] == {"backend": "inprocess", "ready": True, "detail": "fake"}
     assert status["free_bytes"] > 0
+    assert status["workers"] == 0
 
 
 def test_what_a_restart_finds_is_what_was_there(start, settings, specs):

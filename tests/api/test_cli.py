@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 
 from cmaev_api.app import create_app
 from cmaev_api.client import ApiError, Client
+from cmaev_api.commands import watch
 from cmaev_api.commands.serve import listen
+from cmaev_api.local import ready
 from cmaev_spec import lifeline
 
 
@@ -109,6 +111,24 @@ def test_a_pause_ends_the_watching_with_75(live, cmaev, spec_file):
     assert cmaev("jobs", "watch", job)[0] == 75
 
 
+def test_what_keeps_a_job_from_starting_is_told_once(live, submit, specs, capsys, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_BEFORE_REASON", 0.2)
+    busy, queued = submit(), submit()
+    live.lease(busy)
+    later = specs("finetune", init=f"job:{busy}")
+    waiting = live.user.post("/v1/jobs", json=later).json()["id"]
+    for job, reason in (
+        (queued, f"waiting for a free worker; under way: {busy}"),
+        (waiting, f"waiting for job {busy}"),
+    ):
+        with Client.from_environment() as client, ThreadPoolExecutor(1) as pool:
+            watching = pool.submit(watch.follow_job, client, job)
+            time.sleep(2.2)  # three polls, one second apart
+            live.user.post(f"/v1/jobs/{job}:cancel")
+            assert watching.result(20).state == "cancelled"
+        assert capsys.readouterr().out.splitlines().count(reason) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
@@ -123,8 +143,8 @@ def test_a_wrong_spec_ends_with_64(live, cmaev, specs, spec_file, change, code, 
     assert words in result[2]
 
 
-def test_deploy_classify_and_delete(live, cmaev, export, tmp_path):
-    job = export(live)
+def test_deploy_classify_and_delete(live, cmaev, agent, export, tmp_path):
+    job, right = export(live), agent.token
     assert cmaev("models", "deploy", job)[1] == "motion version 1 ready\n"
     assert "motion" in cmaev("models", "list")[1]
     video = tmp_path / "clip.mp4"
@@ -134,9 +154,29 @@ def test_deploy_classify_and_delete(live, cmaev, export, tmp_path):
     code, _, err = cmaev("classify", video, "--model", "montion")
     assert code == 1
     assert "choose one of: motion" in err
+    agent.token = "another"
+    code, _, err = cmaev("classify", video, "--model", "motion")
+    assert (code, "cmaev models list" in err) == (1, True)
+    agent.token = right
     assert cmaev("classify", tmp_path / "none.mp4", "--model", "motion")[0] == 64
     assert cmaev("models", "delete", "motion")[0] == 0
     assert json.loads(cmaev("models", "list", "--json")[1]) == []
+    code, _, err = cmaev("classify", video, "--model", "motion")
+    assert (code, "cmaev models deploy JOB_ID" in err) == (1, True)
+
+
+def test_an_agent_that_is_away_is_told_with_what_to_do(
+    live, serve, cmaev, export, tmp_path, free_port, monkeypatch
+):
+    cmaev("models", "deploy", export(live))
+    gone = live.settings.model_copy(update={"serving_url": f"http://127.0.0.1:{free_port}"})
+    monkeypatch.setenv("CMAEV_URL", serve(create_app(gone)).url)
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"video")
+    code, _, err = cmaev("classify", video, "--model", "motion")
+    assert code == 1
+    assert "does not answer" in err
+    assert "fix: try again in a moment" in err
 
 
 def test_a_video_that_is_too_large_gets_its_answer_over_a_real_socket(
@@ -168,13 +208,42 @@ def test_waiting_survives_a_restart_of_the_control_plane(live, serve, submit):
         assert again.url == server.url
 
 
-def test_doctor_tells_what_is_wrong(live, cmaev, agent, monkeypatch, tmp_path):
+@pytest.fixture
+def worker(live, redis_url, tmp_path):
+    """A real worker; its control plane is asked for nothing here."""
+    environment = {
+        **os.environ,
+        "CMAEV_REDIS_URL": redis_url,
+        "CMAEV_API_URL": os.environ["CMAEV_URL"],
+        "CMAEV_WORKER_KEY": live.settings.worker_key.get_secret_value(),
+        "CMAEV_RUNS_DIR": str(tmp_path / "runs"),
+        "CMAEV_WORKER_NAME": "here",
+    }
+    command = [sys.executable, "-m", "cmaev_trainer"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    child = lifeline.spawn(command, env=environment, **quiet)
+    deadline = time.monotonic() + 60
+    while ready.worker(redis_url, "here") is not None:
+        assert child.process.poll() is None
+        assert time.monotonic() < deadline
+    yield child
+    child.close()
+
+
+def test_doctor_tells_what_is_wrong(live, worker, cmaev, agent, monkeypatch, tmp_path):
     code, out, _ = cmaev("doctor")
     assert code == 0, out
+    assert "1 answer, 0 attempts under way" in out
+    worker.close()
+    code, out, _ = cmaev("doctor")
+    assert (code, "none answers" in out) == (1, True)
     agent.token = "another"
     code, out, _ = cmaev("doctor", "--json")
     assert code == 1
-    assert [item["check"] for item in json.loads(out) if not item["ok"]] == ["serving"]
+    assert [item["check"] for item in json.loads(out) if not item["ok"]] == [
+        "serving",
+        "workers",
+    ]
     monkeypatch.setenv("CMAEV_API_KEY", "wrong")
     assert "key" in cmaev("doctor")[1]
     monkeypatch.setenv("CMAEV_URL", "http://127.0.0.1:9")

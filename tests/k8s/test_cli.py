@@ -31,7 +31,7 @@ def render(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_prints_a_manifest(spec: Path, rules: ModuleType, validate: Callable[[str], None]) -> None:
-    result = render(spec, "resources.nodes=2", "--name", "first", "--data-claim", "videos")
+    result = render(spec, "--set", "resources.nodes=2", "--name", "first", "--data-claim", "videos")
     assert result.returncode == 0, result.stderr
     validate(result.stdout)
     objects = list(yaml.safe_load_all(result.stdout))
@@ -45,12 +45,17 @@ def test_is_a_pure_function_of_the_spec(spec: Path) -> None:
     assert render(spec).stdout == render(spec).stdout != ""
 
 
+def test_overrides_may_stand_without_the_option(spec: Path) -> None:
+    expected = render(spec, "--set", "resources.nodes=2", "--set", "optim.epochs=5").stdout
+    assert render(spec, "resources.nodes=2", "optim.epochs=5").stdout == expected != ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--name", "Not_A_Name"], EXIT_BAD_INPUT, "error: name: 'Not_A_Name' must be lower-case"),
-        (["optim.batch=3"], EXIT_BAD_INPUT, "error: optim.batch: unknown field"),
-        (["resources.nodes=none"], EXIT_BAD_INPUT, "error: resources.nodes: "),
+        (["--set", "optim.batch=3"], EXIT_BAD_INPUT, "error: optim.batch: unknown field"),
+        (["--set", "resources.nodes=none"], EXIT_BAD_INPUT, "error: resources.nodes: "),
         (["--nmae", "x"], EXIT_USAGE, "--nmae"),
     ],
 )

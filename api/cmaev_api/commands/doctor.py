@@ -62,5 +62,11 @@ def _part_checks(status: "SystemStatus") -> list[tuple[str, bool, str]]:
             status.free_bytes >= LEAST_FREE_BYTES,
             f"{status.free_bytes / GIB:.0f} GiB free at {status.runs_dir}",
         ),
-        ("workers", True, f"{status.leased_attempts} attempts under way"),
+        ("workers", status.workers > 0, _workers(status)),
     ]
+
+
+def _workers(status: "SystemStatus") -> str:
+    if status.workers == 0:
+        return "none answers, so jobs stay queued; `cmaev up` starts one"
+    return f"{status.workers} answer, {status.leased_attempts} attempts under way"

@@ -2,18 +2,21 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cmaev_api.client import Client
+from cmaev_api.client import ApiError, Client
 from cmaev_api.jobs.schemas import JobRead
 from cmaev_spec.exits import EXIT_FAILED, EXIT_STOPPED
 from cmaev_spec.state import JobState
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BEFORE_REASON = 3.0
+WORKING = (JobState.STARTING, JobState.RUNNING)
 
 
 class View(Protocol):
@@ -26,7 +29,8 @@ class View(Protocol):
 def follow_job(client: Client, job_id: str) -> JobRead:
     """Shows a job until it has ended or is paused, and returns it as it is then."""
     if not sys.stdout.isatty():
-        return client.wait(job_id, on_change=_Lines().update)
+        reasons = _Reasons(client, typer.echo)
+        return client.wait(job_id, on_change=_Lines().update, on_poll=reasons.update)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,7 +39,8 @@ def follow_job(client: Client, job_id: str) -> JobRead:
         TextColumn("{task.fields[rate]}"),
         console=Console(),
     ) as progress:
-        return client.wait(job_id, on_change=_Bar(progress).update)
+        reasons = _Reasons(client, progress.console.print)
+        return client.wait(job_id, on_change=_Bar(progress).update, on_poll=reasons.update)
 
 
 def watch_job(client: Client, job_id: str, *, quiet: bool = False) -> None:
@@ -90,6 +95,37 @@ class _Lines:
         self._shown, self._next_line = where, time.monotonic() + SECONDS_BETWEEN_LINES
         steps = f" {event.step}/{event.total_steps}" if event else ""
         typer.echo(" ".join(f"{job.kind} {where[0]} {where[1]}{steps} {_rate(job)}".split()))
+
+
+class _Reasons:
+    """Tells once why a job does not start, when it has not for a while."""
+
+    def __init__(self, client: Client, say: Callable[[str], None]) -> None:
+        self._client = client
+        self._say = say
+        self._state: JobState | None = None
+        self._since = 0.0
+        self._told = False
+
+    def update(self, job: JobRead) -> None:
+        now = time.monotonic()
+        if job.state != self._state:
+            self._state, self._since, self._told = job.state, now, False
+        if self._told or now - self._since < SECONDS_BEFORE_REASON:
+            return
+        if job.state == JobState.WAITING:
+            self._tell(f"waiting for job {job.reference_id}")
+        elif job.state == JobState.QUEUED:
+            try:
+                busy = self._client.jobs(states=WORKING)
+            except ApiError:
+                return  # the next poll asks again
+            ids = ", ".join(item.id for item in busy)
+            self._tell("waiting for a free worker" + (f"; under way: {ids}" if ids else ""))
+
+    def _tell(self, reason: str) -> None:
+        self._say(reason)
+        self._told = True
 
 
 def _rate(job: JobRead) -> str:

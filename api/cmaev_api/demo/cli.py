@@ -29,6 +29,7 @@ def demo(
 ) -> None:
     """Do it all once: pretrain, finetune, export, deploy, classify, and show the results."""
     from cmaev_api.client import ApiError
+    from cmaev_api.demo.local import StackFailedError
     from cmaev_api.demo.stages import StageFailedError, run_demo
     from cmaev_api.demo.videos import Choice
     from cmaev_spec.exits import EXIT_FAILED
@@ -44,6 +45,6 @@ def demo(
     )
     try:
         run_demo(choice, out=out.absolute(), say=typer.echo)
-    except (ApiError, StageFailedError) as error:
+    except (ApiError, StackFailedError, StageFailedError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None

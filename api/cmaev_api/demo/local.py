@@ -18,7 +18,7 @@ STOP_SECONDS = 45.0
 
 
 class StackFailedError(RuntimeError):
-    """The stack did not start; the message ends with what it printed."""
+    """The stack did not start; the message says why and where to read more."""
 
 
 @contextmanager
@@ -51,13 +51,20 @@ def _wait_until_ready(child: lifeline.Child, stack: Path, log: Path) -> str:
     while time.monotonic() < deadline:
         code = child.process.poll()
         if code is not None:
-            text = log.read_text(encoding="utf-8", errors="replace").strip()
+            reason = _reason(log) or f"exit code {code}"
             if code == EXIT_BAD_INPUT:
-                raise BadInput(text.splitlines()[-1].removeprefix("error: "))
-            raise StackFailedError(f"the stack did not start:\n{text}")
+                raise BadInput(reason)
+            raise StackFailedError(f"the stack did not start: {reason}; see {log}")
         if stack.is_file():
             content = json.loads(stack.read_text(encoding="utf-8"))
             if content["ready"]:
                 return str(content["api"])
         time.sleep(0.2)
     raise StackFailedError(f"the stack was not ready within {START_SECONDS:g} s; see {log}")
+
+
+def _reason(log: Path) -> str:
+    """The line of the log that tells what went wrong, else its last one; may be empty."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line for line in lines if line.startswith("error: ")] or lines[-1:]
+    return told[-1].removeprefix("error: ").strip() if told else ""

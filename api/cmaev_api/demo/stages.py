@@ -19,6 +19,7 @@ from cmaev_api.demo.videos import (
     pretrain_job,
 )
 from cmaev_api.jobs.schemas import JobRead
+from cmaev_spec.exits import BadInput
 from cmaev_spec.job import JobSpec
 from cmaev_spec.state import JobState
 
@@ -40,7 +41,10 @@ def run_demo(choice: Choice, *, out: Path, say: Say) -> None:
         StageFailedError: if a job fails.
         ApiError: if a request is refused.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out: cannot make the folder {out}: {error.strerror}") from None
     results = Results(out=out)
     say(f"everything is kept in {out}")
     start = time.monotonic()

@@ -14,6 +14,11 @@ from cmaev_api.settings import Settings
 OUR_FAULT = {401, 403, 404, 405}
 """Answers of the agent that the client can do nothing about."""
 
+AGENT_AWAY = (
+    "try again in a moment; if it stays away, `cmaev doctor` tells more, and `cmaev up` without "
+    "--no-serving starts one"
+)
+
 
 class InferenceService:
     """Passes videos to the serving agent, a bounded number at a time."""
@@ -56,7 +61,7 @@ class InferenceService:
                 504, f"no answer within {seconds:g} s", fix="send a shorter video"
             ) from None
         except AgentUnreachableError as error:
-            raise unavailable(str(error), retry_after=5) from None
+            raise unavailable(str(error), retry_after=5, fix=AGENT_AWAY) from None
         except AgentRefusalError as error:
             raise _passed_on(error, model) from None
 
@@ -67,7 +72,7 @@ def _passed_on(error: AgentRefusalError, model: str) -> ProblemError:
         return unavailable(
             f"model {model!r} is not loaded at the moment ({problem.detail})",
             retry_after=5,
-            fix=f"GET /v1/models/{model} tells its status",
+            fix=f"`cmaev models list`, or GET /v1/models/{model}, tells its status",
         )
     return ProblemError(
         error.status,

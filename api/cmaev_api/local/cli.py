@@ -1,9 +1,12 @@
 """`cmaev up`: the whole stack on this machine, in the foreground."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from cmaev_spec.exits import EXIT_FAILED
 
 if TYPE_CHECKING:
     from cmaev_api.local.services import Service
@@ -52,7 +55,7 @@ def run(state: "StateDir", *, stages: list[list["Service"]], url: str) -> None:
     from rich.console import Console
 
     from cmaev_api.local.child import ServiceFailedError
-    from cmaev_api.local.stack import Stack
+    from cmaev_api.local.stack import Stack, StopRequestedError
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     known = state.api_key.is_file()
@@ -67,9 +70,9 @@ def run(state: "StateDir", *, stages: list[list["Service"]], url: str) -> None:
             stack = Stack(state, stages=stages, url=url, say=console.print, hint=progress.update)
             stack.run(on_ready=greet)
         console.print("stopped")
-    except ServiceFailedError as error:
+    except (ServiceFailedError, StopRequestedError) as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(EXIT_FAILED) from None
 
 
 def plan(
@@ -111,6 +114,7 @@ def welcome(state: "StateDir", *, url: str, show_key: bool) -> str:
         lines.append(f"API key file: {state.api_key}")
     lines += [
         f"logs: {state.logs}",
+        f"in another terminal: export CMAEV_STATE_DIR={shlex.quote(str(state.path))}",
         "next: cmaev demo | cmaev submit SPEC.yaml | cmaev jobs list",
         "Ctrl-C stops everything; running jobs save a checkpoint and go on at the next start.",
     ]

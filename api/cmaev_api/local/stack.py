@@ -17,7 +17,10 @@ Say = Callable[[str], None]
 
 
 class StopRequestedError(Exception):
-    """The user wants the stack to end while it is still starting."""
+    """A signal asked the stack to end while it was still starting."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the start was complete")
 
 
 class Stack:
@@ -57,6 +60,7 @@ class Stack:
 
         Raises:
             ServiceFailedError: if a service does not start or keeps dying; all are stopped then.
+            StopRequestedError: if a signal came before all were ready; all are stopped then.
         """
         with self._listening():
             try:
@@ -66,8 +70,6 @@ class Stack:
                 self._publish()
                 on_ready()
                 self._watch()
-            except StopRequestedError:
-                self._say("stopping before the start was complete")
             finally:
                 self._stop()
 
@@ -116,10 +118,13 @@ class Stack:
                 if time.monotonic() > deadline or self._signals > 1:
                     break
                 time.sleep(0.05)
+            hurried = self._signals > 1
             for process in stage:
-                if process.pid is not None:
+                if process.pid is not None and not hurried:
                     self._say(f"{process.service.name} did not stop in time and was killed")
                 process.kill()
+        if self._signals > 1:
+            self._say("killed on request")
 
     def _lives(self, process: ServiceProcess) -> bool:
         process.ended()

@@ -15,6 +15,8 @@ from cmaev_spec.files import sha256_file
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.state import JobState
 
+HOW_TO_DEPLOY = "deploy one: POST /v1/models, or `cmaev models deploy JOB_ID`"
+
 
 class ModelService:
     """Deployed models within one transaction."""
@@ -92,7 +94,7 @@ class ModelService:
             known = ", ".join(item.name for item in self._models.all_active())
             raise not_found(
                 f"there is no model {name!r}",
-                fix=f"choose one of: {known}" if known else "deploy one with POST /v1/models",
+                fix=f"choose one of: {known}" if known else HOW_TO_DEPLOY,
             )
         return version
 

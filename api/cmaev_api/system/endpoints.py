@@ -63,6 +63,7 @@ def system_status(
         serving_detail=serving_detail,
         runs_dir=str(settings.runs),
         free_bytes=shutil.disk_usage(settings.runs).free,
+        workers=dispatcher.count_workers() if broker_error is None else 0,
         leased_attempts=leased,
     )
 

@@ -31,4 +31,5 @@ class SystemStatus(BaseModel):
     serving_detail: str | None = Field(description="why the serving agent does not answer")
     runs_dir: str
     free_bytes: int = Field(description="free disk where the runs are written")
+    workers: int = Field(description="workers that answered within a second")
     leased_attempts: int = Field(description="attempts that a worker holds right now")

@@ -20,7 +20,7 @@ from pathlib import Path
 from cmaev_api.local import child
 from cmaev_api.local.child import ServiceFailedError
 from cmaev_api.local.services import Service
-from cmaev_api.local.stack import Stack
+from cmaev_api.local.stack import Stack, StopRequestedError
 from cmaev_api.local.state import StateDir
 
 state = StateDir(Path(sys.argv[1]))
@@ -53,6 +53,9 @@ try:
     say("stopped")
 except ServiceFailedError as error:
     say(f"failed: {error}")
+    sys.exit(1)
+except StopRequestedError as error:
+    say(str(error))
     sys.exit(1)
 finally:
     state.close()
@@ -190,14 +193,17 @@ def test_a_deaf_service_is_killed_after_its_time(drive) -> None:
 
 
 def test_the_second_signal_hurries(drive) -> None:
-    stack = drive('[[service("deaf", DEAF, stop_seconds=600.0)]]')
+    stack = drive(
+        '[[service("deaf", DEAF, stop_seconds=600.0), service("dull", DEAF, stop_seconds=600.0)]]'
+    )
     stack.wait_for("UP")
-    while (stack.state / "marks/deaf").read_text() != "deaf":
-        time.sleep(0.05)
+    for name in ("deaf", "dull"):
+        while (stack.state / "marks" / name).read_text() != "deaf":
+            time.sleep(0.05)
     # Two of one kind might be merged into one.
     stack.process.send_signal(signal.SIGINT)
     stack.process.send_signal(signal.SIGTERM)
-    assert stack.finish()[0] == 0
+    assert stack.finish() == (0, "killed on request\nstopped\n")
 
 
 def test_a_signal_while_starting_stops_what_runs(drive) -> None:
@@ -206,8 +212,7 @@ def test_a_signal_while_starting_stops_what_runs(drive) -> None:
     stack.wait_for("a ")
     stack.process.terminate()
     code, output = stack.finish()
-    assert code == 0
-    assert "before the start was complete" in output
+    assert (code, output.splitlines()[-1]) == (1, "stopped before the start was complete")
     stack.assert_gone()
 
 

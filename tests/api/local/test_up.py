@@ -14,6 +14,7 @@ def test_jobs_run_survive_a_killed_worker_and_end_on_request(local_stack):
     local_stack.start("--no-serving")
     key = (local_stack.state / "api-key").read_text()
     assert f"API key: {key}\n" in local_stack.output
+    assert f"export CMAEV_STATE_DIR={local_stack.state}\n" in local_stack.output
     for name in ("api-key", "worker-key", "stack.json"):
         assert stat.S_IMODE((local_stack.state / name).stat().st_mode) == 0o600
 

@@ -1,0 +1,24 @@
+"""Commands of the library, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def presets(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [Path(sys.executable).with_name("cmaev"), "presets", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_preset_as_json_says_what_its_yaml_says() -> None:
+    shown = presets("show", "nano-pretrain", "--json")
+    assert json.loads(shown.stdout) == yaml.safe_load(presets("show", "nano-pretrain").stdout)
+
+
+def test_an_unknown_preset_is_bad_input_that_lists_the_others() -> None:
+    shown = presets("show", "none", "--json")
+    assert shown.returncode == 64
+    assert "nano-pretrain" in shown.stderr
