@@ -25,7 +25,7 @@ def render(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. resources.nodes=2")
     ] = None,
     more_overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="The same as --set.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the objects and of the run; default: kind and hash.")
