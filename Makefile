@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := core trainer serving api
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format bench lock clean
