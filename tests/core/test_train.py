@@ -267,6 +267,19 @@ def test_a_killed_run_resumes_to_the_same_weights(videos, tmp_path, workers):
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
+def test_two_processes_train_together_and_measure_every_video_once(videos, tmp_path):
+    """DDP on gloo: pretraining gathers keys over ranks, evaluation gathers the answers."""
+    resources = {"threads": 1, "processes_per_node": 2}
+    pretraining, finetuning = RunDir(tmp_path / "pretrain"), RunDir(tmp_path / "finetune")
+    pretraining.claim(job("pretrain", videos, resources=resources))
+    finetuning.claim(job("finetune", videos, resources=resources, init=str(pretraining.path)))
+    for folder in (pretraining, finetuning):
+        assert subprocess.run(command(folder), check=False).returncode == 0
+        assert len([event for event in events(folder) if event.type == "outcome"]) == 1
+    assert [row["step"] for row in read_metrics(pretraining.metrics)] == [1, 2, 3, 4]
+    assert json.loads(finetuning.summary.read_text())["num_videos"] == 6
+
+
 def command(folder):
     return [sys.executable, "-m", "cmaev.launch", "--run-dir", str(folder.path)]
 

@@ -169,7 +169,7 @@ class Trainer:
         )
         display.update(
             self.step,
-            note=f"loss {means['loss']:.4f}  lr {lr:.2e}  {speed:.0f} clips/s  "
+            note=f"loss {means['loss']:.3f}  lr {lr:.1e}  {speed:.0f} clips/s  "
             f"data {self._waited / elapsed:.0%}",
         )
         self._clock, self._clock_step, self._waited = time.monotonic(), self.step, 0.0

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 
 class ProgressDisplay:
@@ -28,11 +29,11 @@ class ProgressDisplay:
         if enabled and sys.stdout.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=10),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
+                TimeElapsedColumn(table_column=Column(min_width=7)),
                 TextColumn("eta"),
-                TimeRemainingColumn(),
+                TimeRemainingColumn(table_column=Column(min_width=7)),
                 TextColumn("{task.fields[note]}"),
                 console=Console(),
             )
