@@ -3,13 +3,13 @@
 Every group carries `lr_scale`; the loop sets `lr = schedule * lr_scale`.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from cmaev.models.encoder import VideoEncoder
 from cmaev_spec.optim import OptimSpec
 
 
@@ -45,24 +45,21 @@ def has_decay(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not name.endswith("mask_token")
 
 
-def layer_decay_scale(decay: float, *, depth: int) -> Callable[[str], float]:
-    """Layer-wise decay: `decay ** (depth + 1 - id)`.
+def layer_decay_scale(decay: float, encoder: VideoEncoder) -> Callable[[str], float]:
+    """Layer-wise rates of a classifier: `decay ** (num_layers + 1 - layer)` (method.md 5).
 
-    Ids: embedding 0, block i -> i + 1, norm and head depth + 1.
+    Args:
+        decay: factor from a layer to the one before it.
+        encoder: the classifier's; it numbers its own layers. Norm and head come after the last.
     """
+    last = encoder.num_layers + 1
 
     def scale(name: str) -> float:
-        return float(decay ** (depth + 1 - layer_id(name, depth=depth)))
+        inner = name.removeprefix("encoder.")
+        layer = encoder.layer_id(inner) if inner != name else last
+        return float(decay ** (last - layer))
 
     return scale
-
-
-def layer_id(name: str, *, depth: int) -> int:
-    """The layer a classifier's parameter belongs to."""
-    if name.startswith("encoder.patch_embed."):
-        return 0
-    block = re.match(r"encoder\.blocks\.(\d+)\.", name)
-    return int(block.group(1)) + 1 if block else depth + 1
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

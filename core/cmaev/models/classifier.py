@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cmaev.models.attention import LAYER_NORM_EPS
+from cmaev.models.encoder import VideoEncoder
 from cmaev.models.init import init_finetuning_
-from cmaev.models.vit import ViTEncoder
 
 
 class VideoClassifier(nn.Module):
@@ -16,7 +16,7 @@ class VideoClassifier(nn.Module):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: VideoEncoder,
         *,
         num_classes: int,
         head_drop_rate: float = 0.0,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from cmaev.losses import info_nce, pixel_targets, reconstruction_loss
 from cmaev.models.decoder import PixelDecoder
+from cmaev.models.encoder import VideoEncoder
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
 from cmaev.models.tubelet import gather_tokens, sincos_table
-from cmaev.models.vit import ViTEncoder
 
 
 class CMAEV(nn.Module):
@@ -34,7 +34,7 @@ class CMAEV(nn.Module):
 
     def __init__(
         self,
-        encoder: ViTEncoder,
+        encoder: VideoEncoder,
         *,
         decoder_dim: int,
         decoder_depth: int,
@@ -89,6 +89,11 @@ class CMAEV(nn.Module):
         if self.contrastive:
             self.target_encoder.eval()
         return self
+
+    def set_grad_checkpointing(self, enabled: bool) -> None:
+        """Trades time for memory: the blocks of encoder and decoder run again in backward."""
+        self.encoder.set_grad_checkpointing(enabled)
+        self.decoder.set_grad_checkpointing(enabled)
 
     @property
     def contrastive(self) -> bool:

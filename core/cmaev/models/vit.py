@@ -6,10 +6,11 @@ Shapes: B clips, C channels, N = t*h*w tokens, V visible tokens, D width.
 from torch import Tensor, nn
 
 from cmaev.models.attention import LAYER_NORM_EPS, block_stack
+from cmaev.models.encoder import VideoEncoder, run_blocks, token_grid
 from cmaev.models.tubelet import TubeletEmbed, gather_tokens, sincos_table
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(VideoEncoder):
     """Tubelet embedding, fixed positions, pre-norm blocks and an optional final norm."""
 
     pos_embed: Tensor
@@ -29,17 +30,16 @@ class ViTEncoder(nn.Module):
         final_norm: bool = True,
     ) -> None:
         super().__init__()
-        if img_size % patch_size:
-            raise ValueError(
-                f"img_size ({img_size}) must be a multiple of patch_size ({patch_size})"
-            )
-        if num_frames % tubelet_size:
-            raise ValueError(f"num_frames ({num_frames}) must be a multiple of {tubelet_size}")
         self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.tubelet_size = tubelet_size
-        side = img_size // patch_size
-        self.grid = (num_frames // tubelet_size, side, side)
+        self.grid = token_grid(
+            num_frames=num_frames,
+            img_size=img_size,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+        )
+        self.grad_checkpointing = False
         self.patch_embed = TubeletEmbed(
             tubelet_size=tubelet_size, patch_size=patch_size, embed_dim=embed_dim
         )
@@ -54,22 +54,8 @@ class ViTEncoder(nn.Module):
         table = sincos_table(self.num_tokens, embed_dim)
         self.register_buffer("pos_embed", table, persistent=False)
 
-    @property
-    def num_tokens(self) -> int:
-        """N, the tokens of a whole clip."""
-        slots, height, width = self.grid
-        return slots * height * width
-
     def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Encodes all tokens of a clip, or the visible ones only.
-
-        Args:
-            video: (B, C, T, H, W), normalised.
-            visible: (B, V) token indices, or None for all.
-
-        Returns:
-            (B, N, D), or (B, V, D).
-        """
+        """All tokens of a clip, or the visible ones: (B, N, D), or (B, V, D)."""
         return self.norm(self.forward_blocks(video, visible))
 
     def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -79,6 +65,20 @@ class ViTEncoder(nn.Module):
             positions = gather_tokens(positions, visible)  # (B, V, D)
         x = self.patch_embed(video, visible)  # (B, V, D)
         x = x + positions.to(x.dtype)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return run_blocks(self.blocks, x, checkpointing=self.grad_checkpointing)
+
+    @property
+    def num_layers(self) -> int:
+        """One for each block."""
+        return len(self.blocks)
+
+    def layer_id(self, name: str) -> int:
+        """Embedding 0, block i -> i + 1, norm `num_layers + 1` (method.md 5)."""
+        part, *rest = name.split(".")
+        if part == "patch_embed":
+            return 0
+        return int(rest[0]) + 1 if part == "blocks" else self.num_layers + 1
+
+    def set_grad_checkpointing(self, enabled: bool) -> None:
+        """Whether blocks keep only their input and run again in the backward pass."""
+        self.grad_checkpointing = enabled

@@ -20,7 +20,7 @@ class FinetuneTask:
         self.module: VideoClassifier = module
         self.normalise = FrameNormaliser()
         self.label_smoothing = label_smoothing
-        self._scale = layer_decay_scale(layer_decay, depth=len(module.encoder.blocks))
+        self._scale = layer_decay_scale(layer_decay, module.encoder)
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Loss and training accuracy of one micro-batch."""

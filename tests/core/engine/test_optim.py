@@ -1,7 +1,7 @@
 import pytest
 
 from cmaev.engine.optim import build_optimizer, has_decay, layer_decay_scale, set_lr
-from cmaev.models import create_model, create_pretraining_model
+from cmaev.models import create_encoder, create_model, create_pretraining_model
 from cmaev_spec.optim import FinetuneOptimSpec
 
 NANO = "cmaev_vit_nano_patch8_32"
@@ -15,7 +15,7 @@ def test_vectors_and_the_mask_token_do_not_decay():
 
 
 def test_layer_decay_is_the_closed_formula():
-    scale = layer_decay_scale(0.75, depth=12)
+    scale = layer_decay_scale(0.75, create_encoder("cmaev_vit_tiny_patch16_224"))
     assert scale("encoder.patch_embed.proj.weight") == pytest.approx(0.75**13)
     assert scale("encoder.blocks.11.attn.q_bias") == pytest.approx(0.75)
     assert scale("fc_norm.weight") == scale("head.weight") == 1
@@ -25,7 +25,7 @@ def test_layer_decay_is_the_closed_formula():
 def test_every_trainable_parameter_is_in_one_group_and_follows_the_schedule():
     model = create_model(NANO, num_classes=3)
     spec = FinetuneOptimSpec(base_lr=1, batch_size=256, epochs=2)
-    optimizer = build_optimizer(model, spec, layer_scale=layer_decay_scale(0.5, depth=4))
+    optimizer = build_optimizer(model, spec, layer_scale=layer_decay_scale(0.5, model.encoder))
     grouped = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(model.parameters()))
     set_lr(optimizer, 0.1)

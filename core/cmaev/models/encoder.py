@@ -1,0 +1,97 @@
+"""What pretraining and finetuning need of a video encoder.
+
+Shapes: B clips, C channels, T frames, H x W pixels, N = t*h*w tokens, V visible tokens, D width.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class VideoEncoder(nn.Module, ABC):
+    """A clip in, one token for each of its tubelets out."""
+
+    embed_dim: int
+    """D."""
+    patch_size: int
+    """Height and width of a tubelet, in pixels."""
+    tubelet_size: int
+    """Frames of a tubelet."""
+    grid: tuple[int, int, int]
+    """Tokens along (t, h, w)."""
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the tokens of a whole clip."""
+        slots, height, width = self.grid
+        return slots * height * width
+
+    @property
+    @abstractmethod
+    def num_layers(self) -> int:
+        """Layers that learn at rates of their own, the embedding aside."""
+
+    @abstractmethod
+    def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Encodes all tokens of a clip, or the visible ones only.
+
+        Args:
+            video: (B, C, T, H, W), normalised.
+            visible: (B, V) token indices, or None for all.
+
+        Returns:
+            (B, N, D), or (B, V, D).
+        """
+
+    @abstractmethod
+    def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
+        """The tokens before the final norm; arguments and shapes as in `forward`."""
+
+    @abstractmethod
+    def layer_id(self, name: str) -> int:
+        """The layer a parameter of this encoder belongs to, for layer-wise rates.
+
+        Args:
+            name: as in `named_parameters()`.
+
+        Returns:
+            0 for the embedding, 1 to `num_layers` for layers, `num_layers + 1` behind them.
+        """
+
+    @abstractmethod
+    def set_grad_checkpointing(self, enabled: bool) -> None:
+        """Whether blocks keep only their input and run again in the backward pass."""
+
+
+def token_grid(
+    *, num_frames: int, img_size: int, tubelet_size: int, patch_size: int
+) -> tuple[int, int, int]:
+    """Tokens along (t, h, w).
+
+    Raises:
+        ValueError: if the clip cannot be cut into whole tubelets.
+    """
+    if img_size <= 0 or img_size % patch_size:
+        raise ValueError(f"img_size ({img_size}) must be a multiple of patch_size ({patch_size})")
+    if num_frames <= 0 or num_frames % tubelet_size:
+        raise ValueError(f"num_frames ({num_frames}) must be a multiple of {tubelet_size}")
+    side = img_size // patch_size
+    return num_frames // tubelet_size, side, side
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, *context: object, checkpointing: bool) -> Tensor:
+    """Applies blocks in turn, each as `block(x, *context)`.
+
+    Args:
+        blocks: modules that keep the shape of `x`.
+        x: tokens.
+        *context: what every block is given besides.
+        checkpointing: keep the inputs of blocks only, and run each again in the backward pass.
+    """
+    for block in blocks:
+        if checkpointing:
+            x = checkpoint(block, x, *context, use_reentrant=False)
+        else:
+            x = block(x, *context)
+    return x
