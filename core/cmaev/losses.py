@@ -89,6 +89,11 @@ class Contrast(NamedTuple):
     instance_accuracy: Tensor
 
 
+def mean_contrast(first: Contrast, second: Contrast) -> Contrast:
+    """The mean of two directions."""
+    return Contrast(*((a + b) / 2 for a, b in zip(first, second, strict=True)))
+
+
 def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
     """L_c (equation 5): each clip must find its own target among those of the global batch.
 
@@ -106,7 +111,7 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
     k = gather_keys(F.normalize(key.detach().float(), dim=-1))  # (K, D)
     similarity = q @ k.T  # (B, K)
     B, K = similarity.shape
-    offset = B * dist.get_rank() if _distributed() else 0
+    offset = B * dist.get_rank() if distributed() else 0
     positive = torch.arange(B, device=q.device) + offset  # (B,)
     loss = F.cross_entropy(similarity / temperature, positive)
     with torch.no_grad():
@@ -121,12 +126,13 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
 
 def gather_keys(key: Tensor) -> Tensor:
     """Keys of all ranks in rank order, (K, D) from (B, D); the identity in a single process."""
-    if not _distributed():
+    if not distributed():
         return key
     parts = [torch.empty_like(key) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, key.contiguous())
     return torch.cat(parts)  # (K, D)
 
 
-def _distributed() -> bool:
+def distributed() -> bool:
+    """Whether this run has more than one process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

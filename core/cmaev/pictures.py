@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from cmaev.losses import tubelets
-from cmaev.models.cmaev import CMAEV, split_mask
-from cmaev.models.tubelet import gather_tokens
+from cmaev.models.cmaev import CMAEV
+from cmaev.models.tokens import gather_tokens, split_mask
 from cmaev_spec.files import write_atomic
 
 

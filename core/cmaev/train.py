@@ -113,11 +113,15 @@ def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
             contrast_scale=objective.contrast_scale,
             temperature=objective.temperature,
             target_final_norm=objective.target_final_norm,
+            online_feature=objective.online_feature,
+            symmetric=objective.symmetric,
+            decoder_keep_ratio=objective.decoder_keep_ratio,
+            target_keep_ratio=objective.target_keep_ratio,
         ),
         field="model",
     )
     task = checked(
-        lambda: PretrainTask(model, mask_ratio=objective.mask_ratio, momentum=objective.momentum),
+        lambda: PretrainTask(model, objective=objective),
         field="objective",
     )
     index = open_index(job.data.index, root=job.data.root)

@@ -1,5 +1,6 @@
 """What is trained: the encoder, the pretraining objective, the classifier."""
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -30,4 +31,26 @@ class ObjectiveSpec(Spec):
     contrast_scale: Literal["two_tau", "one"] = "two_tau"
     temperature: float = Field(0.07, gt=0.0, description="tau of InfoNCE")
     momentum: float = Field(0.996, ge=0.0, le=1.0, description="mu of the EMA target")
+    momentum_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: from momentum in the first step to 1 in the last"
+    )
     target_final_norm: bool = True
+    online_feature: Literal["visible_mean", "feature_decoder"] = Field(
+        "visible_mean", description="what is contrasted; feature_decoder as in CMAE on images"
+    )
+    symmetric: bool = Field(
+        False, description="also contrast the masked target view with the whole online view"
+    )
+    decoder_keep_ratio: float = Field(
+        1.0, gt=0.0, le=1.0, description="share of hidden tokens that are decoded (dual masking)"
+    )
+    target_keep_ratio: float = Field(
+        1.0, gt=0.0, le=1.0, description="share of tokens that the target sees; 1 is the paper"
+    )
+
+    def momentum_at(self, step: int, *, total_steps: int) -> float:
+        """The momentum mu of the target's update after optimiser step `step` (from 0)."""
+        if self.momentum_schedule == "constant":
+            return self.momentum
+        progress = step / max(1, total_steps - 1)
+        return 1.0 - (1.0 - self.momentum) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -12,7 +12,7 @@ from cmaev_api.tables import Attempt, Job, utc_now
 
 @pytest.fixture
 def short(start, settings, any_database_url):
-    """A control plane whose leases and dispatches run out when a test says so, on both databases."""
+    """A control plane whose leases run out when a test says so, on both databases."""
     return start(settings.model_copy(update={"database_url": any_database_url}))
 
 

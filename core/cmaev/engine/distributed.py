@@ -58,15 +58,9 @@ class World:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as it is trained: DDP, or itself in a single process.
-
-        Batch norm is synchronised on CUDA; PyTorch has no such layer for the CPU, where each
-        process normalises by its own part of the batch.
-        """
+        """The module as it is trained: DDP, or itself in a single process."""
         if self.size == 1:
             return module
-        if self.device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Buffers are constants and running means that training never reads.
         return DistributedDataParallel(

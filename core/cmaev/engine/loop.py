@@ -137,7 +137,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.task.after_step()
+        self.task.after_step(self.step, total_steps=self.total_steps)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         start = time.monotonic()

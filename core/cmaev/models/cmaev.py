@@ -1,23 +1,33 @@
 """CMAE-V: a masked autoencoder and an InfoNCE loss against an EMA target (paper section 3).
 
 Shapes: B clips, C channels, N tokens, V visible, M hidden, D width of the encoder, d width of the
-decoder. Masks are (B, N) bool, True = hidden.
+decoder, P pixels of a tubelet. Masks are (B, N) bool, True = hidden.
 """
 
 import copy
+import warnings
 from typing import Literal, Self
 
 import torch
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from cmaev.losses import info_nce, pixel_targets, reconstruction_loss
-from cmaev.models.decoder import PixelDecoder
+from cmaev.losses import (
+    Contrast,
+    info_nce,
+    mean_contrast,
+    pixel_targets,
+    reconstruction_loss,
+)
+from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_, with_hidden_tokens
 from cmaev.models.encoder import VideoEncoder
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
-from cmaev.models.tubelet import gather_tokens, sincos_table
+from cmaev.models.tokens import gather_tokens, random_subset, split_mask
+from cmaev.models.tubelet import sincos_table
+
+ContrastScale = Literal["two_tau", "one"]
+OnlineFeature = Literal["visible_mean", "feature_decoder"]
 
 
 class CMAEV(nn.Module):
@@ -40,18 +50,60 @@ class CMAEV(nn.Module):
         decoder_depth: int,
         decoder_heads: int,
         contrast_weight: float = 1.0,
-        contrast_scale: Literal["two_tau", "one"] = "two_tau",
+        contrast_scale: ContrastScale = "two_tau",
         temperature: float = 0.07,
         target_final_norm: bool = True,
+        online_feature: OnlineFeature = "visible_mean",
+        symmetric: bool = False,
+        decoder_keep_ratio: float = 1.0,
+        target_keep_ratio: float = 1.0,
         projection_dim: int = 256,
+        feature_decoder_depth: int = 2,
     ) -> None:
+        """Builds both branches; the target starts as a copy of the online one.
+
+        Args:
+            encoder: the online encoder, with a final norm.
+            decoder_dim: width of the pixel decoder, and of the feature decoder if there is one.
+            decoder_depth: blocks of the pixel decoder.
+            decoder_heads: attention heads of the decoders.
+            contrast_weight: lambda_c; 0 leaves the target branch out.
+            contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
+            temperature: tau.
+            target_final_norm: whether the target's tokens pass its final norm.
+            online_feature: what is projected: the mean of the visible tokens, or the mean over a
+                feature decoder's completion of them, as in CMAE.
+            symmetric: also contrast the masked target view with the whole online view.
+            decoder_keep_ratio: share of the hidden tokens that are decoded and enter the loss.
+            target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
+            projection_dim: width of projections.
+            feature_decoder_depth: blocks of the feature decoder.
+
+        Raises:
+            ValueError: for a number out of range, or a switch without effect.
+        """
         super().__init__()
-        if contrast_weight < 0 or temperature <= 0:
-            raise ValueError("contrast_weight must not be negative, temperature must be positive")
+        _check_ranges(
+            contrast_weight,
+            temperature,
+            decoder_keep_ratio=decoder_keep_ratio,
+            target_keep_ratio=target_keep_ratio,
+        )
+        if contrast_weight == 0 and (
+            symmetric or target_keep_ratio < 1 or online_feature != "visible_mean"
+        ):
+            warnings.warn(
+                "symmetric, target_keep_ratio and online_feature have no effect while "
+                "contrast_weight is 0",
+                stacklevel=2,
+            )
         self.contrast_weight = contrast_weight
         self.contrast_scale = 2 * temperature if contrast_scale == "two_tau" else 1.0
         self.temperature = temperature
         self.target_final_norm = target_final_norm
+        self.symmetric = symmetric
+        self.decoder_keep_ratio = decoder_keep_ratio
+        self.target_keep_ratio = target_keep_ratio
 
         dim = encoder.embed_dim
         self.encoder = encoder
@@ -65,20 +117,29 @@ class CMAEV(nn.Module):
         )
         init_pretraining_(self.encoder)
         init_pretraining_(self.decoder)
-        trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        init_mask_token_(self.mask_token)
+        table = sincos_table(encoder.num_tokens, decoder_dim)
+        self.register_buffer("decoder_pos_embed", table, persistent=False)
 
+        self.feature_decoder: FeatureDecoder | None = None
         if self.contrastive:
             hidden = 2 * dim
             self.projector = projection_head(dim, hidden_dim=hidden, out_dim=projection_dim)
             self.predictor = projection_head(
                 projection_dim, hidden_dim=hidden, out_dim=projection_dim
             )
+            if online_feature == "feature_decoder":
+                self.feature_decoder = FeatureDecoder(
+                    dim,
+                    num_tokens=encoder.num_tokens,
+                    embed_dim=decoder_dim,
+                    depth=feature_decoder_depth,
+                    num_heads=decoder_heads,
+                )
             self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
             self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
             self.target_encoder.eval()
 
-        table = sincos_table(encoder.num_tokens, decoder_dim)
-        self.register_buffer("decoder_pos_embed", table, persistent=False)
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             statistic = torch.tensor(values).reshape(1, 3, 1, 1, 1)  # (1, C, 1, 1, 1)
             self.register_buffer(name, statistic, persistent=False)
@@ -91,9 +152,10 @@ class CMAEV(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enabled: bool) -> None:
-        """Trades time for memory: the blocks of encoder and decoder run again in backward."""
-        self.encoder.set_grad_checkpointing(enabled)
-        self.decoder.set_grad_checkpointing(enabled)
+        """Trades time for memory: the blocks of encoder and decoders run again in backward."""
+        for part in (self.encoder, self.decoder, self.feature_decoder):
+            if part is not None:
+                part.set_grad_checkpointing(enabled)
 
     @property
     def contrastive(self) -> bool:
@@ -113,22 +175,22 @@ class CMAEV(nn.Module):
 
         Returns:
             `loss` and its parts, each a () tensor; all but `loss` are detached.
+
+        Raises:
+            ValueError: if clip, mask and model do not fit each other.
         """
         visible, hidden = split_mask(mask, num_visible)  # (B, V), (B, M)
         z_s = self.encoder(online, visible)  # (B, V, D)
 
-        prediction = self.decode(z_s, visible, hidden)  # (B, M, P*C)
-        pixels = gather_tokens(self.pixel_targets(online), hidden)  # (B, M, P*C)
-        loss_r = reconstruction_loss(prediction, pixels)
+        loss_r = self.reconstruction(z_s, online, visible, hidden)
         if not self.contrastive:
             return {"loss": loss_r, "loss_reconstruction": loss_r.detach()}
 
-        y_s = z_s.mean(dim=1)  # (B, D)
-        y_t = self.encode_target(target).mean(dim=1)  # (B, D)
-        query = self.predictor(self.projector(y_s))  # (B, projection)
-        with torch.no_grad():
-            key = self.target_projector(y_t)  # (B, projection)
-        contrast = info_nce(query, key, temperature=self.temperature)
+        y_s = self.online_feature(z_s, visible, hidden)  # (B, D)
+        contrast = self.contrast(y_s, self.target_feature(target))
+        if self.symmetric:
+            swapped = self.online_feature(self.encoder(target, visible), visible, hidden)  # (B, D)
+            contrast = mean_contrast(contrast, self.contrast(swapped, self.target_feature(online)))
 
         loss = loss_r + self.contrast_weight * self.contrast_scale * contrast.loss
         return {
@@ -138,24 +200,31 @@ class CMAEV(nn.Module):
             "positive_similarity": contrast.positive_similarity,
             "negative_similarity": contrast.negative_similarity,
             "instance_accuracy": contrast.instance_accuracy,
-            "feature_std": nn.functional.normalize(y_s.detach().float(), dim=-1).std(dim=0).mean(),
+            "feature_std": feature_std(y_s),
         }
+
+    def reconstruction(self, z: Tensor, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """L_r (equation 7) over the hidden tokens that are decoded.
+
+        Args:
+            z: (B, V, D) encoded visible tokens of `video`.
+            video: (B, C, T, H, W), normalised.
+            visible: (B, V) indices.
+            hidden: (B, M) indices.
+
+        Returns:
+            () fp32.
+        """
+        decoded = random_subset(hidden, self.decoder_keep_ratio)  # (B, M)
+        prediction = self.decode(z, visible, decoded)  # (B, M, P*C)
+        pixels = gather_tokens(self.pixel_targets(video), decoded)  # (B, M, P*C)
+        return reconstruction_loss(prediction, pixels)
 
     def decode(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Predicts the pixels of hidden tubelets: (B, V, D), (B, V), (B, M) -> (B, M, P*C)."""
-        positions = self.decoder_pos_embed.expand(z.shape[0], -1, -1)  # (B, N, d)
         x = self.encoder_to_decoder(z)  # (B, V, d)
-        x_visible = x + gather_tokens(positions, visible).to(x.dtype)  # (B, V, d)
-        x_hidden = (self.mask_token + gather_tokens(positions, hidden)).to(x.dtype)  # (B, M, d)
-        x = torch.cat((x_visible, x_hidden), dim=1)  # (B, N, d)
+        x = with_hidden_tokens(x, visible, hidden, self.mask_token, self.decoder_pos_embed)
         return self.decoder(x, num_hidden=hidden.shape[1])  # (B, M, P*C)
-
-    @torch.no_grad()
-    def encode_target(self, video: Tensor) -> Tensor:
-        """All tokens of the target view: (B, C, T, H, W) -> (B, N, D), without gradient."""
-        if self.target_final_norm:
-            return self.target_encoder(video)
-        return self.target_encoder.forward_blocks(video)
 
     @torch.no_grad()
     def pixel_targets(self, video: Tensor) -> Tensor:
@@ -165,6 +234,35 @@ class CMAEV(nn.Module):
             tubelet_size=self.encoder.tubelet_size,
             patch_size=self.encoder.patch_size,
         )
+
+    def online_feature(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """y_s: (B, V, D), (B, V), (B, M) -> (B, D), the mean of visible or completed tokens."""
+        if self.feature_decoder is None:
+            return z.mean(dim=1)  # (B, D)
+        return self.feature_decoder(z, visible, hidden).mean(dim=1)  # (B, D)
+
+    @torch.no_grad()
+    def target_feature(self, video: Tensor) -> Tensor:
+        """y_t: (B, C, T, H, W) -> (B, D), the mean of the target's tokens, without gradient."""
+        return self.encode_target(video).mean(dim=1)  # (B, D)
+
+    @torch.no_grad()
+    def encode_target(self, video: Tensor) -> Tensor:
+        """Tokens of the target view, all or a subset: (B, C, T, H, W) -> (B, N, D)."""
+        seen = None
+        if self.target_keep_ratio < 1:
+            everything = torch.arange(self.encoder.num_tokens, device=video.device)  # (N,)
+            seen = random_subset(everything.expand(video.shape[0], -1), self.target_keep_ratio)
+        if self.target_final_norm:
+            return self.target_encoder(video, seen)
+        return self.target_encoder.forward_blocks(video, seen)
+
+    def contrast(self, y_s: Tensor, y_t: Tensor) -> Contrast:
+        """L_c of features (B, D) of the online and (B, D) of the target branch (equation 5)."""
+        query = self.predictor(self.projector(y_s))  # (B, projection)
+        with torch.no_grad():
+            key = self.target_projector(y_t)  # (B, projection)
+        return info_nce(query, key, temperature=self.temperature)
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -182,25 +280,19 @@ class CMAEV(nn.Module):
         torch._foreach_lerp_(target, online, 1.0 - momentum)
 
 
-def split_mask(mask: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor]:
-    """Indices of visible and of hidden tokens, each in raster order.
+@torch.no_grad()
+def feature_std(feature: Tensor) -> Tensor:
+    """Mean over channels of the standard deviation of unit-length features (B, D), a () tensor.
 
-    A stable sort with a static count keeps shapes static, which boolean indexing does not.
-
-    Args:
-        mask: (B, N) bool, True = hidden.
-        num_visible: V; None reads it from the mask.
-
-    Returns:
-        (B, V) and (B, N - V).
-
-    Raises:
-        ValueError: if `num_visible` is None and the rows of the mask differ in their count.
+    Near 1 / sqrt(D) where clips differ, near 0 where all features are the same: collapse.
     """
-    if num_visible is None:
-        counts = (~mask).sum(dim=1).tolist()
-        if len(set(counts)) != 1:
-            raise ValueError("mask must hide the same number of tokens in every sample")
-        num_visible = int(counts[0])
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)  # (B, N), visible first
-    return order[:, :num_visible], order[:, num_visible:]
+    unit = nn.functional.normalize(feature.float(), dim=-1)  # (B, D)
+    return unit.std(dim=0, correction=0).mean()
+
+
+def _check_ranges(contrast_weight: float, temperature: float, **shares: float) -> None:
+    if contrast_weight < 0 or temperature <= 0:
+        raise ValueError("contrast_weight must not be negative, temperature must be positive")
+    for name, share in shares.items():
+        if not 0 < share <= 1:
+            raise ValueError(f"{name} ({share}) must be above 0 and at most 1")

@@ -42,7 +42,24 @@ class VideoEncoder(nn.Module, ABC):
 
         Returns:
             (B, N, D), or (B, V, D).
+
+        Raises:
+            ValueError: if the clip is not of the shape that the encoder was built for.
         """
+
+    def check_clip(self, video: Tensor) -> None:
+        """Holds a batch of clips to the shape that the encoder was built for.
+
+        Raises:
+            ValueError: naming both shapes.
+        """
+        t, h, w = self.grid
+        expected = (3, t * self.tubelet_size, h * self.patch_size, w * self.patch_size)
+        if video.ndim != 5 or tuple(video.shape[1:]) != expected:
+            raise ValueError(
+                f"video must be (B, C, T, H, W) = (B, {', '.join(map(str, expected))}), got "
+                f"{tuple(video.shape)}; build the model with the clips' num_frames and img_size"
+            )
 
     @abstractmethod
     def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:

@@ -6,10 +6,9 @@ into constructor arguments.
 
 import fnmatch
 from dataclasses import dataclass
-from typing import Literal
 
 from cmaev.models.classifier import VideoClassifier
-from cmaev.models.cmaev import CMAEV
+from cmaev.models.cmaev import CMAEV, ContrastScale, OnlineFeature
 from cmaev.models.vit import ViTEncoder
 
 
@@ -158,9 +157,13 @@ def create_pretraining_model(
     drop_path_rate: float = 0.0,
     decoder_depth: int | None = None,
     contrast_weight: float = 1.0,
-    contrast_scale: Literal["two_tau", "one"] = "two_tau",
+    contrast_scale: ContrastScale = "two_tau",
     temperature: float = 0.07,
     target_final_norm: bool = True,
+    online_feature: OnlineFeature = "visible_mean",
+    symmetric: bool = False,
+    decoder_keep_ratio: float = 1.0,
+    target_keep_ratio: float = 1.0,
 ) -> CMAEV:
     """A CMAE-V pretraining model with random weights; defaults are method.md section 8.
 
@@ -174,9 +177,14 @@ def create_pretraining_model(
         contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
         temperature: tau.
         target_final_norm: whether the target's tokens pass its final norm.
+        online_feature: `visible_mean`, or `feature_decoder` as in CMAE.
+        symmetric: also contrast the masked target view with the whole online view.
+        decoder_keep_ratio: share of the hidden tokens that are decoded (dual masking).
+        target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
 
     Raises:
-        ValueError: for an unknown name or a clip that does not fit the patches.
+        ValueError: for an unknown name, a clip that does not fit the patches, or a number out of
+            range.
     """
     shape = architecture(name)
     encoder = create_encoder(
@@ -191,4 +199,8 @@ def create_pretraining_model(
         contrast_scale=contrast_scale,
         temperature=temperature,
         target_final_norm=target_final_norm,
+        online_feature=online_feature,
+        symmetric=symmetric,
+        decoder_keep_ratio=decoder_keep_ratio,
+        target_keep_ratio=target_keep_ratio,
     )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmaev.losses import tubelets
+from cmaev.models.tokens import gather_tokens
 
 
 class TubeletEmbed(nn.Module):
@@ -35,15 +35,17 @@ class TubeletEmbed(nn.Module):
         """
         if visible is None:
             return self.proj(video).flatten(2).transpose(1, 2)  # (B, N, D)
-        x = tubelets(video, tubelet_size=self.tubelet_size, patch_size=self.patch_size)
-        x = x.transpose(2, 3).flatten(2)  # (B, N, C*P), the order of the kernel's weights
+        x = self._tubelets(video)  # (B, N, C*P)
         x = gather_tokens(x, visible)  # (B, V, C*P)
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, V, D)
 
-
-def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Picks tokens by index: (B, N, D) and (B, V) -> (B, V, D)."""
-    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
+    def _tubelets(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, N, C*P), in the order of the kernel's weights."""
+        B, C, T, H, W = video.shape
+        p0, p = self.tubelet_size, self.patch_size
+        x = video.reshape(B, C, T // p0, p0, H // p, p, W // p, p)
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # (B, t, h, w, C, p0, p1, p2)
+        return x.reshape(B, -1, C * p0 * p * p)  # (B, N, C*P)
 
 
 def sincos_table(num_positions: int, dim: int) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from cmaev.models.attention import LAYER_NORM_EPS, block_stack
 from cmaev.models.encoder import VideoEncoder, run_blocks, token_grid
-from cmaev.models.tubelet import TubeletEmbed, gather_tokens, sincos_table
+from cmaev.models.tokens import gather_tokens
+from cmaev.models.tubelet import TubeletEmbed, sincos_table
 
 
 class ViTEncoder(VideoEncoder):
@@ -60,6 +61,7 @@ class ViTEncoder(VideoEncoder):
 
     def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
         """The tokens before the final norm; arguments and shapes as in `forward`."""
+        self.check_clip(video)
         positions = self.pos_embed.expand(video.shape[0], -1, -1)  # (B, N, D)
         if visible is not None:
             positions = gather_tokens(positions, visible)  # (B, V, D)

@@ -30,8 +30,8 @@ class Task(Protocol):
         """Factor on the learning rate of the parameter called `name`."""
         ...
 
-    def after_step(self) -> None:
-        """Runs after every optimiser step."""
+    def after_step(self, step: int, *, total_steps: int) -> None:
+        """Runs after optimiser step `step`, counted from 0."""
         ...
 
 

@@ -35,5 +35,5 @@ class FinetuneTask:
         """Deeper layers learn faster."""
         return self._scale(name)
 
-    def after_step(self) -> None:
+    def after_step(self, step: int, *, total_steps: int) -> None:
         """Nothing to do."""

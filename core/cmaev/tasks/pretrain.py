@@ -6,6 +6,7 @@ from cmaev.masking import num_visible
 from cmaev.models.cmaev import CMAEV
 from cmaev.models.frames import FrameNormaliser
 from cmaev.tasks.base import Batch
+from cmaev_spec.model import ObjectiveSpec
 
 
 class PretrainTask:
@@ -13,11 +14,11 @@ class PretrainTask:
 
     name = "pretrain"
 
-    def __init__(self, module: CMAEV, *, mask_ratio: float, momentum: float) -> None:
+    def __init__(self, module: CMAEV, *, objective: ObjectiveSpec) -> None:
         self.module: CMAEV = module
         self.normalise = FrameNormaliser()
-        self.momentum = momentum
-        self.num_visible = num_visible(module.encoder.grid, mask_ratio)
+        self.objective = objective
+        self.num_visible = num_visible(module.encoder.grid, objective.mask_ratio)
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Losses of one micro-batch."""
@@ -31,6 +32,6 @@ class PretrainTask:
         """Pretraining has one rate for all layers."""
         return 1.0
 
-    def after_step(self) -> None:
+    def after_step(self, step: int, *, total_steps: int) -> None:
         """Moves the target after the online branch."""
-        self.module.update_target(self.momentum)
+        self.module.update_target(self.objective.momentum_at(step, total_steps=total_steps))

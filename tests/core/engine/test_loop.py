@@ -34,7 +34,7 @@ class NoisyTask:
     def layer_scale(self, name):
         return 1.0
 
-    def after_step(self):
+    def after_step(self, step, *, total_steps):
         pass
 
 

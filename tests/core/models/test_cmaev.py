@@ -4,7 +4,7 @@ import torch
 
 from cmaev.masking import num_visible, tube_mask
 from cmaev.models import create_pretraining_model
-from cmaev.models.cmaev import split_mask
+from cmaev.models.tokens import split_mask
 
 NANO = "cmaev_vit_nano_patch8_32"
 

@@ -5,7 +5,8 @@ import torch
 
 from cmaev.models.attention import Attention
 from cmaev.models.registry import create_encoder
-from cmaev.models.tubelet import gather_tokens, sincos_table
+from cmaev.models.tokens import gather_tokens
+from cmaev.models.tubelet import sincos_table
 
 NANO = "cmaev_vit_nano_patch8_32"
 
