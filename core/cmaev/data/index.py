@@ -1,54 +1,90 @@
-"""Index files: which videos there are and what they show.
+"""Indexes: which videos there are and what they show.
 
-A csv with a header that has `path` and perhaps `label`, or lines of `path label` or `path`. Labels
-are names or integers; names become numbers by their place in the sorted list of names.
+`open_index` reads every form: text and csv (`index_format`), VideoMAE v2's lists (`frame_lists`),
+Something-Something V2's json (`something`), a folder per class (`folder`), and shards (`shards`).
+Labels are names or integers; names become numbers by their place in the sorted list of names.
 """
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
-from cmaev.data.index_format import Row, read_rows
+from cmaev.data.frame_folder import FrameFolder, VideoSource
+from cmaev.data.index_table import Places, number_rows
+from cmaev.data.labels import NO_LABEL
+from cmaev.data.open_table import open_table
 from cmaev.data.packed import PackedStrings
-
-NO_LABEL: Final = -1
-LARGEST_LABEL: Final = 99_999
-# From this many rows on, listing a folder once is cheaper than asking for each of its files.
-_LIST_FOLDER_FROM: Final = 32
+from cmaev.data.storage import is_url, open_remote, read_bytes
+from cmaev.data.table import Table
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class VideoIndex:
-    """The rows of an index file.
+@dataclass(frozen=True)
+class Verified:
+    """What `cmaev data check` found out about a file; it holds while size and time are the same.
 
     Attributes:
-        source: the index file.
-        paths: absolute or working-directory-relative path of each video.
-        labels: (rows,) int64, NO_LABEL where there is none.
-        label_names: what the numbers mean.
-        lines: (rows,) int32, the line of the index file that each row stands on.
+        frames: how many can be decoded.
+        decoder: the fast backend whose frames equal the reference; empty if none does.
+        bytes: size of the file.
+        mtime_ns: time of its last change, as in `os.stat`; -1 for a member of a shard.
     """
 
-    source: str
-    paths: Sequence[str]
-    labels: NDArray[np.int64]
-    label_names: tuple[str, ...]
-    lines: NDArray[np.int32]
+    frames: int
+    decoder: str
+    bytes: int
+    mtime_ns: int
+
+
+class VideoIndex:
+    """The rows of an index. Cheap to send to a process, which maps the rows instead of copying.
+
+    Attributes:
+        source: the index.
+        paths: absolute or working-directory-relative path, or URL, of each video.
+        label_names: what the numbers of `labels` mean.
+    """
+
+    def __init__(self, table: Table, *, labels: Sequence[str] | None = None) -> None:
+        """Looks into a table.
+
+        Args:
+            table: columns that `index_table.build_table` made.
+            labels: label names in order; those of the index where None.
+
+        Raises:
+            DataError: naming the first row with a label that is not among `labels`.
+        """
+        self._table = table
+        self.source: str = table.notes["source"]
+        self.paths: PackedStrings = table.strings("paths")
+        self.where = Places(table.notes, table["lines"])
+        own = tuple(table.notes["label_names"])
+        self.label_names = own if labels is None else tuple(labels)
+        self._labels: NDArray[np.int64] = table["labels"]
+        if self.label_names != own:
+            self._labels = number_rows(self._labels, own, self.label_names, self.where)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def where(self, row: int) -> str:
-        """`file:line` of a row, for messages."""
-        return f"{self.source}:{self.lines[row]}"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._table, self.label_names)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(rows,), NO_LABEL where there is none."""
+        return self._labels
+
+    @property
+    def lines(self) -> NDArray[np.int32]:
+        """(rows,), the line of the index that each row stands on."""
+        return self._table["lines"]
 
     def require_labels(self) -> None:
         """Checks that every row has a label.
@@ -59,102 +95,72 @@ class VideoIndex:
         missing = np.flatnonzero(self.labels == NO_LABEL)
         if missing.size:
             raise DataError(
-                f"{self.where(int(missing[0]))}: {missing.size} of {len(self)} rows have no label; "
-                "this job needs `path,label` in every row"
+                f"{self.where(int(missing[0]))}: {missing.size} of {len(self)} rows have no label "
+                "(an empty one, or -1); this job needs `path,label` in every row"
             )
+
+    def open_source(self, row: int) -> VideoSource:
+        """Where the video of a row is read from.
+
+        A local video is a path, raw frames a `FrameFolder`, a member of a shard its bytes, and a
+        video behind a URL a seekable file, to be closed by the caller.
+
+        Raises:
+            DataError: if it cannot be reached.
+        """
+        path, table = self.paths[row], self._table
+        if "offset" in table:
+            shard = path.rpartition("/")[0]
+            return read_bytes(shard, start=int(table["offset"][row]), size=int(table["bytes"][row]))
+        frames = table.notes.get("frames")
+        if frames is not None and table["total"][row] >= 0:
+            start, total = int(table["start"][row]), int(table["total"][row])
+            return FrameFolder(Path(path), frames["template"], start, total)
+        return open_remote(path) if is_url(path) else Path(path)
+
+    def segment(self, row: int) -> tuple[int, int] | None:
+        """(start, total) of the frames that a row means; None for the whole of its video.
+
+        Raw frames have none: their `FrameFolder` begins and ends where the row does.
+        """
+        table = self._table
+        if "total" not in table or "frames" in table.notes or table["total"][row] < 0:
+            return None
+        return int(table["start"][row]), int(table["total"][row])
+
+    def verified(self, row: int) -> Verified | None:
+        """What `cmaev data check` wrote about a row; None if it wrote nothing."""
+        table = self._table
+        if "frames" not in table or table["frames"][row] < 0:
+            return None
+        return Verified(
+            frames=int(table["frames"][row]),
+            decoder=table.notes["decoders"][table["decoder"][row]],
+            bytes=int(table["bytes"][row]),
+            mtime_ns=int(table["mtime_ns"][row]),
+        )
 
 
 def open_index(
-    path: str | Path, *, root: str | Path | None = None, labels: Sequence[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> VideoIndex:
-    """Reads an index file and checks that its videos exist.
+    """Opens an index and checks that its videos exist.
 
     Args:
-        path: the index file.
-        root: folder that relative paths start from; the index file's own where None.
-        labels: label names in order; those of the index, sorted, where None.
+        path: an index file, a folder of a folder per class, or shards; local or an fsspec URL.
+        root: folder or URL that relative paths start from; the index file's own where None.
+        labels: label names in order; those of the index where None.
 
     Raises:
         DataError: naming file, line and the fix, for a missing or empty index, a row that cannot be
-            read, a video that is missing, or a label that is unknown or out of range.
+            read, a video that is missing or has two labels, or a label that is unknown or out of
+            range.
     """
-    source = Path(path)
-    base = str(source.parent if root is None else root)
-    rows = read_rows(source, lambda name: os.path.isfile(os.path.join(base, name)))
-    paths = [os.path.join(base, row.path) for row in rows]
-    _check_files(source, rows, paths)
-    numbers, names = _number_labels(source, rows, labels)
-    return VideoIndex(
-        source=str(source),
-        paths=PackedStrings(paths),
-        labels=numbers,
-        label_names=names,
-        lines=np.asarray([row.line for row in rows], dtype=np.int32),
-    )
+    return VideoIndex(open_table(path, root=root), labels=labels)
 
 
-def _check_files(source: Path, rows: Sequence[Row], paths: Sequence[str]) -> None:
-    counts = Counter(map(os.path.dirname, paths))
-    listed = {folder: _file_names(folder) for folder, n in counts.items() if n >= _LIST_FOLDER_FROM}
-    missing = []
-    for row, path in zip(rows, paths, strict=True):
-        folder, name = os.path.split(path)
-        names = listed.get(folder)
-        if not (os.path.isfile(path) if names is None else name in names):
-            missing.append(f"{source}:{row.line}: there is no file {path}")
-    if missing:
-        header = "If line 1 is a header, name its columns `path` and `label`. "
-        hint = header if any(":1: " in text for text in missing[:1]) else ""
-        more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"{len(missing)} of {len(rows)} videos are missing: {'; '.join(missing[:3])}{more}. "
-            f"{hint}Correct the rows, or set `root` to the folder that the paths start from"
-        )
-
-
-def _file_names(folder: str) -> frozenset[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except OSError:
-        return frozenset()
-
-
-def _number_labels(
-    source: Path, rows: Sequence[Row], labels: Sequence[str] | None
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels as numbers, and the names of the numbers."""
-    used = sorted({row.label for row in rows} - {""})
-    are_numbers = all(_is_number(label) for label in used)
-    if labels is not None:
-        names = tuple(labels)
-    elif are_numbers:
-        largest = max((int(label) for label in used), default=NO_LABEL)
-        names = tuple(map(str, range(min(largest, LARGEST_LABEL) + 1)))
-    else:
-        names = tuple(used)
-    numbers = {"": NO_LABEL} | {name: k for k, name in enumerate(names)}
-    to_number = partial(_number, source, numbers=numbers, names=names)
-    return np.asarray([to_number(row) for row in rows], dtype=np.int64), names
-
-
-def _number(source: Path, row: Row, *, numbers: dict[str, int], names: tuple[str, ...]) -> int:
-    known = numbers.get(row.label)
-    if known is not None:
-        return known
-    if _is_number(row.label):
-        if NO_LABEL <= int(row.label) < len(names):
-            return int(row.label)
-        raise DataError(
-            f"{source}:{row.line}: label {row.label} is out of range; use 0 to {len(names) - 1}, "
-            "or -1 for none"
-        )
-    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    raise DataError(
-        f"{source}:{row.line}: unknown label {row.label!r}; use one of {shown}, "
-        "or add it to `labels`"
-    )
-
-
-def _is_number(label: str) -> bool:
-    return label.lstrip("-").isascii() and label.lstrip("-").isdecimal()
+def _reopen(table: Table, labels: tuple[str, ...]) -> VideoIndex:
+    return VideoIndex(table, labels=labels)

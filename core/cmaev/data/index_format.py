@@ -1,67 +1,81 @@
-"""The text of an index file to rows: csv with a header, or lines of `path label` or `path`."""
+"""The text of an index to rows: csv with a header, or lines of `path label`, `path` or V2's lists.
+
+Cells are separated by commas, tabs, semicolons or any number of spaces; quotes hold a cell together
+and stand doubled inside of one.
+"""
 
 import csv
+import io
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final
 
 from cmaev.data.errors import DataError
+from cmaev.data.frame_lists import SEGMENT, FrameList, read_frame_list
+from cmaev.data.listing import ABSENT, Listing, Row
+from cmaev.data.storage import Root
 
 _WHOLE_LINE: Final = ""
 _BLANKS: Final = (" ", _WHOLE_LINE)
-_WORD: Final = re.compile(r'"([^"]+)"|(\S+)')
+_WORD: Final = re.compile(r'"((?:[^"]|"")+)"(?=\s|$)|(\S+)')
+_PLAIN_CELL: Final = re.compile(r'[^\s",;]+')
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+# Columns that are read where a header has all of a group; others are left alone.
+VERIFIED: Final = ("frames", "decoder", "bytes", "mtime_ns")
+MEMBER: Final = ("offset", "bytes")
+
+_Cells = tuple[int, list[str]]
+_Table = Callable[[], Iterator[_Cells]]
 
 
-class Row(NamedTuple):
-    """A row of an index; `label` is empty where there is none."""
-
-    line: int
-    path: str
-    label: str
-
-
-def read_rows(source: Path, exists: Callable[[str], bool]) -> list[Row]:
+def read_text(source: str, data: bytes, root: Root) -> Listing:
     """Reads the rows of an index file.
 
     Args:
-        source: the index file.
-        exists: tells whether a path of the index names a file; decides between separators.
+        source: name of the index file, for messages.
+        data: its content.
+        root: where its paths start from; what is there decides between separators.
 
     Raises:
-        DataError: if the file is missing, not text, empty, or has a row of another form.
+        DataError: if the text is not UTF-8, empty, or has a row of another form; some of it only
+            when the rows are read.
     """
-    text = _read_text(source)
-    first = next((line for line in text.splitlines() if line.strip()), None)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{source}: the index is not UTF-8 text; save it as UTF-8") from None
+    first = next((line for line in _lines(text) if line.strip()), None)
     if first is None:
         raise DataError(f"{source}: the index is empty; list one video a line")
     delimiter = _header_delimiter(source, first)
     if delimiter is not None:
-        rows = list(_rows_with_header(source, text, delimiter))
-    else:
-        rows = list(_rows_without_header(source, text, _delimiter(source, first, exists)))
-    if not rows:
-        raise DataError(f"{source}: the index has a header and no rows; list one video a line")
-    return rows
+        return _with_header(source, partial(_cells, source, text, delimiter), root)
+    delimiter = _delimiter(source, first, root)
+    return _without_header(source, partial(_cells, source, text, delimiter), root)
 
 
-def _read_text(source: Path) -> str:
-    try:
-        return source.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{source}: there is no such index file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{source}: the index cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{source}: the index is not UTF-8 text; save it as UTF-8") from None
+def write_cells(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as csv that `read_text` reads back as they are, whatever stands in a cell."""
+    return "".join(",".join(map(_quote, row)) + "\n" for row in rows)
 
 
-def _cells(source: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quote(cell: object) -> str:
+    text = str(cell)
+    return text if not text or _PLAIN_CELL.fullmatch(text) else '"' + text.replace('"', '""') + '"'
+
+
+def _lines(text: str) -> Iterator[str]:
+    """What an editor counts as lines; other separators of Unicode may stand in a path."""
+    return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
+
+
+def _cells(source: str, text: str, delimiter: str) -> Iterator[_Cells]:
     """(line, cells) of each row that is not blank; runs of blanks separate once."""
-    rows: Iterator[tuple[int, list[str]]]
+    rows: Iterator[_Cells]
     if delimiter in _BLANKS:
         split = _split_at_blanks if delimiter == " " else _whole_line
-        rows = ((line, split(words)) for line, words in enumerate(text.splitlines(), start=1))
+        rows = ((line, split(words)) for line, words in enumerate(_lines(text), start=1))
     else:
         rows = _csv_rows(source, text, delimiter)
     for line, cells in rows:
@@ -69,66 +83,139 @@ def _cells(source: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[
             yield line, cells
 
 
-def _csv_rows(source: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+def _csv_rows(source: str, text: str, delimiter: str) -> Iterator[_Cells]:
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for cells in reader:
-            yield reader.line_num, [cell.strip() for cell in cells]
+            yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"{source}:{reader.line_num}: {error}; look for an open quote") from None
 
 
 def _split_at_blanks(line: str) -> list[str]:
-    return [quoted or plain for quoted, plain in _WORD.findall(line)]
+    return [quoted.replace('""', '"') or plain for quoted, plain in _WORD.findall(line)]
 
 
 def _whole_line(line: str) -> list[str]:
     return [line.strip()]
 
 
-def _header_delimiter(source: Path, first: str) -> str | None:
+def _header_delimiter(source: str, first: str) -> str | None:
     """What separates the columns of a header, None if `first` is no header."""
     for delimiter in ",\t; ":
         for _, cells in _cells(source, first, delimiter):
-            if "path" in map(str.lower, cells):
+            if "path" in _header(cells):
                 return delimiter
     return None
 
 
-def _rows_with_header(source: Path, text: str, delimiter: str) -> Iterator[Row]:
-    rows = _cells(source, text, delimiter)
-    _, header = next(rows)
-    names = [name.lower() for name in header]
-    path, label = names.index("path"), names.index("label") if "label" in names else None
-    for line, cells in rows:
-        if len(cells) != len(names) or not cells[path]:
-            raise DataError(
-                f"{source}:{line}: {len(cells)} cells under a header of {len(names)}, or no path; "
-                "give every row all columns and quote paths that hold the separator"
+def _header(cells: list[str]) -> list[str]:
+    return [cell.strip().lower() for cell in cells]
+
+
+def _with_header(source: str, table: _Table, root: Root) -> Listing:
+    rows = table()
+    names = _header(next(rows)[1])
+    path, decoder = names.index("path"), None
+    label = names.index("label") if "label" in names else None
+    groups = [group for group in (SEGMENT, VERIFIED, MEMBER) if set(group) <= set(names)]
+    numbers = dict.fromkeys(name for group in groups for name in group if name != "decoder")
+    places = [(name, names.index(name)) for name in numbers]
+    if VERIFIED in groups:
+        decoder = names.index("decoder")
+
+    def read() -> Iterator[Row]:
+        for line, row in rows:
+            if len(row) != len(names) or not row[path]:
+                raise DataError(
+                    f"{source}:{line}: {len(row)} cells under a header of {len(names)}, or no "
+                    "path; give every row all columns and quote paths that hold the separator"
+                )
+            values = tuple(_number(source, line, row[place], name) for name, place in places)
+            yield Row(
+                line,
+                _trimmed(row[path], root),
+                "" if label is None else row[label].strip(),
+                values,
+                "" if decoder is None else row[decoder].strip(),
             )
-        yield Row(line, cells[path], "" if label is None else cells[label])
+
+    notes: Mapping[str, object] = {}
+    if SEGMENT in groups:
+        start, total = names.index("start"), names.index("total")
+        cells = ((line, [row[path], row[start], row[total]]) for line, row in _body(table, names))
+        notes = read_frame_list(source, cells, root, ordered=True).notes
+    return Listing(rows=read(), numbers=tuple(numbers), notes=notes)
 
 
-def _delimiter(source: Path, first: str, exists: Callable[[str], bool]) -> str:
-    """The separator under which the first row names a file; else the likeliest one."""
-    present = [delimiter for delimiter in "\t, " if delimiter in first.strip()]
+def _body(table: _Table, names: Sequence[str]) -> Iterator[_Cells]:
+    rows = table()
+    next(rows)
+    return ((line, row) for line, row in rows if len(row) == len(names))
+
+
+def _number(source: str, line: int, cell: str, column: str) -> int:
+    text = cell.strip()
+    if not text:
+        return ABSENT
+    if not _INTEGER.fullmatch(text):
+        raise DataError(
+            f"{source}:{line}: {column} is {text!r}; write a whole number or leave the cell empty"
+        )
+    return int(text)
+
+
+def _trimmed(path: str, root: Root) -> str:
+    """A cell without the blanks around it, unless they are part of the file's name."""
+    stripped = path.strip()
+    return path if path == stripped or not stripped or root.kind(path) else stripped
+
+
+def _delimiter(source: str, first: str, root: Root) -> str:
+    """The separator under which the first row names a video; else the likeliest one."""
+    present = [delimiter for delimiter in "\t,; " if delimiter in first.strip()]
     for delimiter in present:
         for _, cells in _cells(source, first, delimiter):
-            if len(cells) <= 2 and exists(cells[0]):
+            if len(cells) <= 3 and root.kind(_complete(cells[0].strip(), root)):
                 return delimiter
-    if exists(first.strip()):
+    if root.kind(first.strip()):
         return _WHOLE_LINE
     return present[0] if present else _WHOLE_LINE
 
 
-def _rows_without_header(source: Path, text: str, delimiter: str) -> Iterator[Row]:
-    width: int | None = None
-    for line, cells in _cells(source, text, delimiter):
-        if width is None:
-            width = len(cells)
-        if len(cells) not in (1, 2) or len(cells) != width or not all(cells):
-            raise DataError(
-                f"{source}:{line}: {len(cells)} fields; every line must read `path label` or every "
-                "line `path`: put quotes around paths with spaces"
-            )
-        yield Row(line, cells[0], cells[1] if width == 2 else "")
+def _complete(path: str, root: Root) -> str:
+    """VideoMAE's lists may leave `.mp4` off."""
+    if "." in path.rpartition("/")[2] or root.kind(path):
+        return path
+    return f"{path}.mp4" if root.kind(f"{path}.mp4") else path
+
+
+def _without_header(source: str, table: _Table, root: Root) -> Listing:
+    first = next(table())[1]
+    width = len(first)
+    form = FrameList(SEGMENT)
+    if width == 3 and all(map(_INTEGER.fullmatch, map(str.strip, first[1:]))):
+        form = read_frame_list(source, table(), root)
+    elif width not in (1, 2):
+        width = 0
+    complete = _complete(first[0].strip(), root) != first[0].strip()
+
+    def read() -> Iterator[Row]:
+        for line, cells in table():
+            if len(cells) != width or not all(cells):
+                raise DataError(
+                    f"{source}:{line}: {len(cells)} fields; every line must read `path label` or "
+                    "every line `path`: put quotes around paths with spaces"
+                )
+            path = _trimmed(cells[0], root)
+            if complete and "." not in path.rpartition("/")[2]:
+                path += ".mp4"
+            if width < 3:
+                yield Row(line, path, cells[1].strip() if width == 2 else "")
+            else:
+                pair = [_number(source, line, cell, "a column") for cell in cells[1:]]
+                yield form.row(line, path, pair[0], pair[1])
+
+    numbers = SEGMENT if width == 3 else ()
+    return Listing(rows=read(), numbers=numbers, notes=form.notes)

@@ -1,7 +1,8 @@
-"""A list of strings in two arrays: little memory, and few objects to copy to loader workers."""
+"""A list of strings in two arrays: little memory, and nothing to copy to loader workers."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from itertools import pairwise
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +11,27 @@ from numpy.typing import NDArray
 class PackedStrings(Sequence[str]):
     """Immutable strings, held as UTF-8 bytes end to end."""
 
-    def __init__(self, values: Iterable[str]) -> None:
-        encoded = [value.encode("utf-8", "surrogateescape") for value in values]
-        self._bytes: NDArray[np.uint8] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends: NDArray[np.int64] = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(value) for value in encoded], out=self._ends[1:])
+    def __init__(self, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        """Looks into arrays that are there already.
+
+        Args:
+            text: the bytes of all strings.
+            ends: (strings + 1,), 0 and then where each string ends.
+        """
+        self.text, self.ends = text, ends
+
+    @classmethod
+    def pack(cls, values: Iterable[str]) -> Self:
+        """Copies strings into arrays of their own."""
+        text = bytearray()
+        ends = [0]
+        for value in values:
+            text += value.encode("utf-8", "surrogateescape")
+            ends.append(len(text))
+        return cls(np.frombuffer(text, dtype=np.uint8), np.asarray(ends, dtype=np.int64))
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -30,8 +44,10 @@ class PackedStrings(Sequence[str]):
             place += len(self)
         if not 0 <= place < len(self):
             raise IndexError(f"{place} is outside a list of {len(self)}")
-        part = self._bytes[self._ends[place] : self._ends[place + 1]]
+        part = self.text[self.ends[place] : self.ends[place + 1]]
         return part.tobytes().decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        return (self[place] for place in range(len(self)))
+        text, ends = self.text.tobytes(), self.ends.tolist()
+        for start, end in pairwise(ends):
+            yield text[start:end].decode("utf-8", "surrogateescape")

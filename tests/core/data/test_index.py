@@ -154,7 +154,7 @@ def test_lines_count_what_an_editor_counts(folder: Path) -> None:
 
 def test_packed_strings_are_small_and_travel() -> None:
     values = [f"folder/vidéo_{k}.mp4" for k in range(2000)]
-    packed = PackedStrings(values)
+    packed = PackedStrings.pack(values)
     assert list(packed) == values
     assert packed[-1] == values[-1]
     assert packed[3:5] == values[3:5]
@@ -163,4 +163,4 @@ def test_packed_strings_are_small_and_travel() -> None:
     copy = pickle.loads(pickle.dumps(packed))
     assert copy[7] == values[7]
     assert len(pickle.dumps(packed)) < 2 * sum(map(len, values))
-    assert isinstance(packed._bytes, np.ndarray)
+    assert isinstance(packed.text, np.ndarray)

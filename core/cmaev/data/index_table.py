@@ -1,0 +1,214 @@
+"""The rows of an index to a table: labels become numbers, and rules between rows are checked."""
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmaev.data.errors import DataError
+from cmaev.data.labels import NO_LABEL, default_names, label_number
+from cmaev.data.listing import Listing
+from cmaev.data.packed import PackedStrings
+from cmaev.data.storage import Root, is_file, is_url
+from cmaev.data.table import Column, Table, pack_table
+
+# From this many rows on, listing a folder once is cheaper than asking for each of its files.
+_LIST_FOLDER_FROM: Final = 32
+# Of videos behind URLs only so many, evenly spaced, are asked for.
+_REMOTE_PROBES: Final = 8
+# Rows with the same path are the same video only if these agree too.
+_PARTS: Final = ("start", "total", "offset")
+
+
+def build_table(source: str, listing: Listing, root: Root) -> bytes:
+    """Reads a listing into a block for `Table`.
+
+    Args:
+        source: name of the index, for messages.
+        listing: its rows.
+        root: where relative paths start from.
+
+    Raises:
+        DataError: naming the place of a row that cannot be used.
+    """
+    lines, ends = array("i"), array("q", [0])
+    labels, decoders = _Codes(), _Codes([""])
+    text = bytearray()
+    numbers = [array("q") for _ in listing.numbers]
+    for row in listing.rows:
+        text += root.locate(row.path).encode("utf-8", "surrogateescape")
+        ends.append(len(text))
+        lines.append(row.line)
+        labels.append(row.label)
+        decoders.append(row.decoder)
+        for column, number in zip(numbers, row.numbers, strict=True):
+            column.append(number)
+    if not lines:
+        raise DataError(f"{source}: the index has a header and no rows; list one video a line")
+    names = listing.labels or default_names(labels.known)
+    notes = {
+        **listing.notes,
+        "source": source,
+        "line_word": listing.line_word,
+        "label_names": names,
+        "decoders": list(decoders.known),
+    }
+    places = np.frombuffer(lines, dtype=np.int32)
+    columns: dict[str, Column] = {
+        "paths.text": np.frombuffer(text, dtype=np.uint8),
+        "paths.ends": np.frombuffer(ends, dtype=np.int64),
+        "lines": places,
+        "decoder": decoders.array.astype(np.uint8),
+        **{
+            name: np.frombuffer(column, dtype=np.int64)
+            for name, column in zip(listing.numbers, numbers, strict=True)
+        },
+    }
+    columns["labels"] = number_rows(labels.array, list(labels.known), names, Places(notes, places))
+    return pack_table(columns, notes)
+
+
+class Places:
+    """Names the place of a row, for messages."""
+
+    def __init__(self, notes: Mapping[str, Any], lines: NDArray[np.int32]) -> None:
+        self._source, self._word = notes["source"], notes["line_word"]
+        self._lines = lines
+
+    def __call__(self, row: int) -> str:
+        """`file:line`, in the words of the index's form."""
+        if not self._word:
+            return str(self._source)
+        between = ":" if self._word == "line" else f": {self._word} "
+        return f"{self._source}{between}{self._lines[row]}"
+
+
+class _Codes:
+    """Strings as numbers in the order that they come in."""
+
+    def __init__(self, known: Sequence[str] = ()) -> None:
+        self.known = {text: code for code, text in enumerate(known)}
+        self._codes = array("q")
+
+    def append(self, text: str) -> None:
+        self._codes.append(self.known.setdefault(text, len(self.known)))
+
+    @property
+    def array(self) -> NDArray[np.int64]:
+        return np.frombuffer(self._codes, dtype=np.int64)
+
+
+def number_rows(
+    codes: NDArray[np.int64], texts: Sequence[str], names: Sequence[str], where: Places
+) -> NDArray[np.int64]:
+    """The label of each row as a number, NO_LABEL where it has none.
+
+    Args:
+        codes: (rows,) which of `texts` is the label; NO_LABEL for none.
+        texts: labels as they are written.
+        names: what the numbers mean.
+        where: names a row.
+
+    Raises:
+        DataError: naming the first row whose label is unknown or out of range.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    # The last place is reached by NO_LABEL, which is -1.
+    meant = np.full(len(texts) + 1, NO_LABEL, dtype=np.int64)
+    used = np.unique(codes)
+    for code in used[used != NO_LABEL].tolist():
+        try:
+            meant[code] = label_number(texts[code], names, numbers)
+        except DataError as error:
+            row = int(np.flatnonzero(codes == code)[0])
+            raise DataError(f"{where(row)}: {error}") from None
+    return meant[codes]
+
+
+def check_labels_agree(table: Table) -> None:
+    """Checks that no video is listed under two labels; twice under one is a heavier weight.
+
+    Raises:
+        DataError: naming both rows.
+    """
+    paths, labels = table.strings("paths"), table["labels"]
+    if not len(table.notes["label_names"]):
+        return
+    # Hashes first: strings are compared only where two are likely to be the same.
+    hashes = np.fromiter(map(hash, map(os.path.normpath, paths)), dtype=np.int64, count=len(paths))
+    for name in _PARTS:
+        if name in table:
+            hashes = hashes * 1_000_003 + table[name]
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    differ = labels[order[1:]] != labels[order[:-1]]
+    for k in np.flatnonzero(same & differ).tolist():
+        first, second = sorted((int(order[k]), int(order[k + 1])))
+        if os.path.normpath(paths[first]) == os.path.normpath(paths[second]):
+            where = Places(table.notes, table["lines"])
+            raise DataError(
+                f"{where(second)}: {paths[second]} has another label at {where(first)}; a video "
+                "has one label: keep one of the rows"
+            )
+
+
+def check_files(table: Table) -> None:
+    """Checks that the videos exist: all local ones, and some of those behind URLs.
+
+    Raises:
+        DataError: naming the first rows whose video is missing.
+    """
+    paths = table.strings("paths")
+    if "offset" in table:
+        return
+    missing = _missing_remote(paths) if is_url(paths[0]) else _missing_local(table, paths)
+    if not missing:
+        return
+    where = Places(table.notes, table["lines"])
+    shown = "; ".join(f"{where(row)}: there is no file {paths[row]}" for row in missing[:3])
+    more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+    header = "If line 1 is a header, name its columns `path` and `label`. "
+    hint = header if ":1: " in shown.partition(";")[0] else ""
+    raise DataError(
+        f"{len(missing)} of {len(paths)} videos are missing: {shown}{more}. "
+        f"{hint}Correct the rows, or set `root` to the folder that the paths start from"
+    )
+
+
+def _missing_remote(paths: PackedStrings) -> list[int]:
+    probes = np.linspace(0, len(paths) - 1, num=min(len(paths), _REMOTE_PROBES)).astype(np.int64)
+    return [row for row in probes.tolist() if not is_file(paths[row])]
+
+
+def _missing_local(table: Table, paths: PackedStrings) -> list[int]:
+    folders = table["total"] >= 0 if "frames" in table.notes else np.zeros(len(paths), np.bool_)
+    counts = Counter(map(os.path.dirname, paths))
+    listed = {
+        folder: _names(folder) for folder, count in counts.items() if count >= _LIST_FOLDER_FROM
+    }
+    missing = []
+    for row, (path, is_folder) in enumerate(zip(paths, folders.tolist(), strict=True)):
+        if is_url(path):
+            continue
+        folder, name = os.path.split(path)
+        kinds = listed.get(folder)
+        if kinds is None:
+            found = os.path.isdir(path) if is_folder else os.path.isfile(path)
+        else:
+            found = kinds.get(name) == is_folder
+        if not found:
+            missing.append(row)
+    return missing
+
+
+def _names(folder: str) -> dict[str, bool]:
+    """The names in a folder, and whether each is a folder itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_dir() for entry in entries}
+    except OSError:
+        return {}

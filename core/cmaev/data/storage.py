@@ -1,0 +1,173 @@
+"""Files by path or by fsspec URL (`s3://…`, `gs://…`, `https://…`); fsspec is imported when needed.
+
+Credentials come from the environment, never from a specification or an index.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+from cmaev.data.errors import DataError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
+# A video is read in blocks of this size, each of them once: decoders pass over a file twice.
+BLOCK_BYTES: Final = 4 << 20
+HELD_BLOCKS: Final = 32
+
+
+def is_url(path: str) -> bool:
+    """Whether `path` is an address that fsspec opens, and no local path."""
+    return _URL.match(path) is not None
+
+
+def local_or_url(path: str | os.PathLike[str]) -> str:
+    """`path` as text, `file://…` as the local path that it means.
+
+    Raises:
+        DataError: for a URL that holds a password.
+    """
+    text = os.fspath(path)
+    parts = _URL.match(text)
+    if parts is None:
+        return text
+    if parts[1].lower() == "file":
+        return parts[2]
+    if "@" in parts[2].split("/")[0]:
+        raise DataError(
+            f"{parts[1]}://…@…: a URL must not hold a user or password; give credentials by the "
+            "environment (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+        )
+    return text
+
+
+def join(base: str, path: str) -> str:
+    """`path` seen from the folder `base`; absolute paths and URLs stay as they are."""
+    if is_url(path):
+        return local_or_url(path)
+    if not is_url(base):
+        return os.path.join(base, path)
+    return path if path.startswith("/") else f"{base.rstrip('/')}/{path}"
+
+
+def parent(path: str) -> str:
+    """The folder that a path or a URL lies in; `.` for a bare name."""
+    return path.rstrip("/").rpartition("/")[0] if is_url(path) else os.path.dirname(path) or "."
+
+
+def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
+    """The file system of a URL, and the URL's path there.
+
+    Raises:
+        DataError: if the scheme is unknown or its package is not installed.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        scheme = url.partition("://")[0]
+        raise DataError(
+            f"{url}: {scheme}:// cannot be opened: {error}; for s3 install cmaev[s3]"
+        ) from None
+    return system, path
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file."""
+    if not is_url(path):
+        return os.path.isfile(path)
+    with reporting(path):
+        system, name = file_system(path)
+        return bool(system.isfile(name))
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder."""
+    if not is_url(path):
+        return os.path.isdir(path)
+    with reporting(path):
+        system, name = file_system(path)
+        return bool(system.isdir(name))
+
+
+def read_bytes(path: str, *, start: int | None = None, size: int | None = None) -> bytes:
+    """A file's content, or `size` bytes of it from `start` on, in one request.
+
+    Raises:
+        DataError: if it cannot be read, or ends early.
+    """
+    with reporting(path):
+        if is_url(path):
+            system, name = file_system(path)
+            end = None if start is None or size is None else start + size
+            data = cast(bytes, system.cat_file(name, start=start, end=end))
+        else:
+            with open(path, "rb") as file:
+                file.seek(start or 0)
+                data = file.read(-1 if size is None else size)
+    if size is not None and len(data) != size:
+        raise DataError(f"{path}: it ends at {(start or 0) + len(data)} bytes; copy it again")
+    return data
+
+
+def open_remote(url: str) -> BinaryIO:
+    """A seekable file that reads a URL by blocks, each of them once while it stays among the last.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    with reporting(url):
+        system, name = file_system(url)
+        options: dict[str, Any] = {"maxblocks": HELD_BLOCKS}
+        return cast(
+            BinaryIO,
+            system.open(
+                name,
+                "rb",
+                block_size=BLOCK_BYTES,
+                cache_type="blockcache",
+                cache_options=options,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Root:
+    """The folder, or URL of one, that relative paths start from."""
+
+    folder: str
+
+    def locate(self, path: str) -> str:
+        """A path as this process opens it."""
+        return join(self.folder, path)
+
+    def kind(self, path: str) -> str | None:
+        """`file`, `folder`, or None where there is nothing."""
+        found = self.locate(path)
+        if is_file(found):
+            return "file"
+        return "folder" if is_folder(found) else None
+
+
+@contextmanager
+def reporting(path: str) -> Iterator[None]:
+    """Turns what goes wrong with a file into an error that names it.
+
+    Raises:
+        DataError: for a file that is missing, closed to this user, or unreachable.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path") from None
+    except PermissionError as error:
+        hint = "; check the credentials in the environment" if is_url(path) else ""
+        raise DataError(f"{path}: access is denied: {error}{hint}") from None
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from None
