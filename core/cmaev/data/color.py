@@ -1,19 +1,22 @@
 """Colour augmentation of the target view: that of CMAE, drawn once per clip.
 
-Jitter of brightness, contrast, saturation (0.4) and hue (0.1) with probability 0.8, grey with 0.2,
-Gaussian blur of radius 0.1 to 2 with 0.5. The online view is left alone.
+Jitter of brightness, contrast, saturation (0.4) and hue (0.1) in random order with probability
+0.8, grey with 0.2, Gaussian blur of radius 0.1 to 2 with 0.5. The online view is left alone.
+
+A sample draws the numbers (`draw_color`); the device applies them to whole batches
+(`augment_color`), with static shapes and without a word from the host.
+
+Shapes: B clips, T frames, H x W pixels, C = 3 channels.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
+
+from cmaev.data.device import blur_matrix, mix_pixels, to_frames, to_planes
 
 JITTER_PROBABILITY: Final = 0.8
 GREY_PROBABILITY: Final = 0.2
@@ -21,58 +24,109 @@ BLUR_PROBABILITY: Final = 0.5
 _FACTOR: Final = (0.6, 1.4)
 _HUE: Final = (-0.1, 0.1)
 _RADIUS: Final = (0.1, 2.0)
-# Values of a clip below which threads cost more than they bring.
-_SMALL: Final = 500_000
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+_LUMA: Final = (0.2989, 0.587, 0.114)
 
 
-def augment_clip(frames: NDArray[np.uint8], *, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Changes the colours of all frames (T, H, W, 3) in the same way."""
-    copy = np.array(frames, order="C")
-    if copy.size > _SMALL:
-        return _augment(copy, rng)
-    with _one_thread():
-        return _augment(copy, rng)
+class ColorDraw(NamedTuple):
+    """What is done to one clip; the defaults leave it as it is.
+
+    Attributes:
+        changes: order of brightness, contrast and saturation.
+        amounts: factor of each of them, in that order.
+        hue_place: how many of them come before the change of hue.
+        hue: share of the circle that hue moves by.
+        grey: 1 takes the colour away.
+        radius: standard deviation of the blur in pixels; 0 is none.
+    """
+
+    changes: tuple[float, float, float] = (BRIGHTNESS, CONTRAST, SATURATION)
+    amounts: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    hue_place: float = 3.0
+    hue: float = 0.0
+    grey: float = 0.0
+    radius: float = 0.0
+
+    def pack(self) -> NDArray[np.float32]:
+        """As numbers in a row, (10,): what batches carry."""
+        return np.array([*self.changes, *self.amounts, *self[2:]], dtype=np.float32)
 
 
-def _augment(frames: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, 3, H, W)
+def draw_color(rng: np.random.Generator) -> ColorDraw:
+    """Draws the change of one clip."""
+    draw = ColorDraw()
     if rng.random() < JITTER_PROBABILITY:
-        clip = _jitter(clip, rng)
+        order = [int(change) for change in rng.permutation(4)]
+        by = {c: float(rng.uniform(*(_HUE if c == HUE else _FACTOR))) for c in order}
+        a, b, c = (change for change in order if change != HUE)
+        draw = ColorDraw((a, b, c), (by[a], by[b], by[c]), order.index(HUE), by[HUE])
     if rng.random() < GREY_PROBABILITY:
-        clip = F.rgb_to_grayscale(clip, num_output_channels=3)
+        draw = draw._replace(grey=1.0)
     if rng.random() < BLUR_PROBABILITY:
-        clip = _blur(clip, radius=rng.uniform(*_RADIUS))
-    result: NDArray[np.uint8] = clip.permute(0, 2, 3, 1).contiguous().numpy()  # (T, H, W, 3)
-    return result
+        draw = draw._replace(radius=float(rng.uniform(*_RADIUS)))
+    return draw
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+@torch.no_grad()
+def augment_color(frames: Tensor, draws: Tensor) -> Tensor:
+    """Changes the colours of all frames of a clip in the same way, as torchvision's functions do.
+
+    Works in fp32, without rounding between the changes.
+
+    Args:
+        frames: (B, T, H, W, C), levels of 0 to 255.
+        draws: (B, 10), packed draws.
+
+    Returns:
+        (B, T, H, W, C) fp32, levels of 0 to 255.
+    """
+    changes, amounts = draws[:, :3], draws[:, 3:6]  # each (B, 3)
+    hue_place, hue, grey, radius = draws[:, 6:].unbind(1)  # each (B,)
+    x = to_planes(frames) / 255  # (B, H, T, C, W)
+    for place in range(3):
+        x = _blend(x, changes[:, place], amounts[:, place].where(place < hue_place, 1.0))
+    x = _turn_hue(x, hue)
+    for place in range(3):
+        x = _blend(x, changes[:, place], amounts[:, place].where(place >= hue_place, 1.0))
+    x = torch.lerp(x, _grey(x), _per_clip(grey))
+    rows, columns = (blur_matrix(radius, size=size) for size in (x.shape[1], x.shape[4]))
+    return to_frames(mix_pixels(x, rows, columns) * 255)  # (B, T, H, W, C)
 
 
-def _jitter(clip: Tensor, rng: np.random.Generator) -> Tensor:
-    changes: tuple[tuple[Callable[[Tensor, float], Tensor], tuple[float, float]], ...] = (
-        (F.adjust_brightness, _FACTOR),
-        (F.adjust_contrast, _FACTOR),
-        (F.adjust_saturation, _FACTOR),
-        (F.adjust_hue, _HUE),
+def _blend(x: Tensor, change: Tensor, amount: Tensor) -> Tensor:
+    """Brightness, contrast, saturation: away from black, from the mean grey, from the grey."""
+    grey = _grey(x)  # (B, H, T, 1, W)
+    mean = grey.mean(dim=(1, 3, 4), keepdim=True)  # (B, 1, T, 1, 1), of each frame
+    black = _per_clip(change == CONTRAST) * mean
+    other = torch.addcmul(black, _per_clip(change == SATURATION), grey)  # (B, H, T, 1, W)
+    return torch.lerp(other, x, _per_clip(amount)).clamp_(0, 1)
+
+
+def _turn_hue(x: Tensor, amount: Tensor) -> Tensor:
+    """Moves the hue; the lightest and the darkest level of a pixel stay."""
+    red, green, blue = x[:, :, :, :1], x[:, :, :, 1:2], x[:, :, :, 2:]  # each (B, H, T, 1, W)
+    light, dark = x.amax(dim=3, keepdim=True), x.amin(dim=3, keepdim=True)
+    span = light - dark
+    unit = span.clamp_min(1e-12)
+    hue = torch.where(  # in sixths of the circle
+        light == red,
+        (green - blue) / unit,
+        torch.where(light == green, 2 + (blue - red) / unit, 4 + (red - green) / unit),
     )
-    for place in rng.permutation(len(changes)):
-        change, bounds = changes[place]
-        clip = change(clip, float(rng.uniform(*bounds)))
-    return clip
+    turned = hue + _per_clip(6 * amount)
+    place = torch.arange(5, 0, -2, device=x.device)[:, None]  # (C, 1), of red, green, blue
+    sixth = (turned + place).remainder_(6)  # (B, H, T, C, W)
+    share = (2 - (sixth - 2).abs_()).clamp_(0, 1)
+    return torch.addcmul(light, span, share, value=-1)
 
 
-def _blur(clip: Tensor, *, radius: float) -> Tensor:
-    """Gaussian blur of standard deviation `radius`; the kernel reaches three of them."""
-    reach = min(math.ceil(3 * radius), min(clip.shape[-2:]) - 1)
-    if reach < 1:
-        return clip
-    blurred: Tensor = F.gaussian_blur(clip, [2 * reach + 1] * 2, [radius] * 2)
-    return blurred
+def _grey(x: Tensor) -> Tensor:
+    """(B, H, T, C, W) -> its luma (B, H, T, 1, W)."""
+    red, green, blue = x[:, :, :, :1], x[:, :, :, 1:2], x[:, :, :, 2:]  # each (B, H, T, 1, W)
+    return (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+
+
+def _per_clip(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1, 1)."""
+    return values[:, None, None, None, None]

@@ -1,6 +1,7 @@
 """Crops, resizing and flips of uint8 clips (T, H, W, 3), with one box for all frames.
 
-numpy and Pillow only: training and serving share these, so that both see the same pixels.
+numpy and Pillow only: evaluation and serving share these, so that both see the same pixels.
+Training draws its boxes here and cuts them with `cmaev.data.crops`, at most one level away.
 """
 
 import math
@@ -17,10 +18,10 @@ Frames = NDArray[np.uint8]
 class Box(NamedTuple):
     """A rectangle in pixels of the source."""
 
-    left: float
-    top: float
-    width: float
-    height: float
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 def crop_resize(frames: Frames, box: Box, *, size: tuple[int, int]) -> Frames:
@@ -33,12 +34,17 @@ def crop_resize(frames: Frames, box: Box, *, size: tuple[int, int]) -> Frames:
     full_height, full_width = frames.shape[1:3]
     if size == (full_width, full_height) and box == Box(0, 0, full_width, full_height):
         return frames
-    corners = (box.left, box.top, box.left + box.width, box.top + box.height)
     result = np.empty((len(frames), height, width, 3), dtype=np.uint8)
-    for source, target in zip(frames, result, strict=True):
+    for source, target in zip(cut(frames, box), result, strict=True):
         image = Image.fromarray(np.ascontiguousarray(source))
-        target[...] = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=corners))
+        target[...] = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     return result
+
+
+def cut(frames: Frames, box: Box) -> Frames:
+    """What lies inside `box`: (T, box height, box width, 3), a view."""
+    bottom, right = box.top + box.height, box.left + box.width
+    return frames[:, box.top : bottom, box.left : right]
 
 
 def multi_scale_box(
@@ -131,8 +137,3 @@ def spatial_crops(frames: Frames, size: int, num_crops: int) -> Frames:
         top = k * free_y // (num_crops - 1) if height > width else free_y // 2
         crops.append(frames[:, top : top + size, left : left + size])
     return np.stack(crops)
-
-
-def hflip(frames: Frames) -> Frames:
-    """Mirrors left and right."""
-    return frames[:, :, ::-1]

@@ -11,13 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cmaev.data.color import augment_clip
+from cmaev.data.color import draw_color
+from cmaev.data.crops import training_crop
 from cmaev.data.index import VideoIndex
 from cmaev.data.reader import Progress, open_reader
 from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
 from cmaev.data.transforms import (
-    crop_resize,
-    hflip,
     multi_scale_box,
     random_resized_box,
     resize_short_side,
@@ -26,7 +25,7 @@ from cmaev.data.transforms import (
 from cmaev.masking import tube_mask
 from cmaev_spec.data import ClipSpec, FinetuneData, PretrainData
 
-Sample = dict[str, NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.int64]]
+Sample = dict[str, NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.float32]]
 
 
 class ViewDataset(Protocol):
@@ -46,7 +45,8 @@ class ViewDataset(Protocol):
 class PretrainViews:
     """Pairs of views: `online`, `target` (T, S, S, 3), `mask` (N,) True = hidden, `index` ().
 
-    The target is shifted in time and changed in colour; crop and flip are shared.
+    The target is shifted in time, the crop is shared. Where the data asks for them, `flip` () of
+    both and `color` (10,) of the target are drawn here and done on the device, to whole batches.
     """
 
     def __init__(
@@ -86,22 +86,21 @@ class PretrainViews:
         )
         height, width = clip.frames.shape[1:3]
         box = multi_scale_box(width, height, scales=data.crop_scales, rng=rng)
-        frames = crop_resize(clip.frames, box, size=(S, S))  # (U, S, S, 3)
-        if data.hflip and rng.random() < 0.5:
-            frames = hflip(frames)
-        target = frames[clip.places[T:]]  # (T, S, S, 3)
-        if data.color_augment:
-            target = augment_clip(target, rng=rng)
-        return {
+        frames = training_crop(clip.frames, box, size=S)  # (U, S, S, 3)
+        sample: Sample = {
             "online": frames[clip.places[:T]],  # (T, S, S, 3)
-            "target": target,
-            "mask": tube_mask(self._grid, self._mask_ratio, rng),  # (N,)
+            "target": frames[clip.places[T:]],  # (T, S, S, 3)
             "index": np.asarray(index, dtype=np.int64),
         }
+        if data.hflip:
+            sample["flip"] = np.asarray(rng.random() < 0.5)
+        if data.color_augment:
+            sample["color"] = draw_color(rng).pack()
+        return sample | {"mask": tube_mask(self._grid, self._mask_ratio, rng)}
 
 
 class FinetuneViews:
-    """One random view: `video` (T, S, S, 3), `label` (), `index` ()."""
+    """One random view: `video` (T, S, S, 3), `label` (), `index` () and, with `hflip`, `flip` ()."""
 
     def __init__(
         self,
@@ -126,14 +125,15 @@ class FinetuneViews:
         clip = self._reader.read(index, lambda n: train_clip(n, data.clip, rng=rng))
         height, width = clip.frames.shape[1:3]
         box = random_resized_box(width, height, area=data.crop_area, rng=rng)
-        frames = crop_resize(clip.frames, box, size=(S, S))  # (U, S, S, 3)
-        if data.hflip and rng.random() < 0.5:
-            frames = hflip(frames)
-        return {
+        frames = training_crop(clip.frames, box, size=S)  # (U, S, S, 3)
+        sample: Sample = {
             "video": frames[clip.places],  # (T, S, S, 3)
             "label": np.asarray(self._labels[index]),
             "index": np.asarray(index, dtype=np.int64),
         }
+        if data.hflip:
+            sample["flip"] = np.asarray(rng.random() < 0.5)
+        return sample
 
 
 class EvaluateViews:

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cmaev.data.device import flip_clips
 from cmaev.engine.optim import layer_decay_scale
 from cmaev.models.classifier import VideoClassifier
 from cmaev.models.frames import FrameNormaliser
@@ -10,7 +11,7 @@ from cmaev.tasks.base import Batch
 
 
 class FinetuneTask:
-    """Batches hold `video` (B, T, H, W, C) uint8 and `label` (B,)."""
+    """Batches hold `video` (B, T, H, W, C) uint8, `label` (B,) and maybe `flip` (B,)."""
 
     name = "finetune"
 
@@ -24,7 +25,10 @@ class FinetuneTask:
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Loss and training accuracy of one micro-batch."""
-        video = self.normalise.to(batch["video"].device)(batch["video"])  # (B, C, T, H, W)
+        video = batch["video"]
+        if "flip" in batch:
+            video = flip_clips(video, batch["flip"])  # (B, T, H, W, C)
+        video = self.normalise.to(video.device)(video)  # (B, C, T, H, W)
         logits: Tensor = module(video)  # (B, num_classes)
         label = batch["label"]  # (B,)
         loss = F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)

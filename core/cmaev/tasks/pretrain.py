@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from cmaev.data.color import augment_color
+from cmaev.data.device import flip_clips
 from cmaev.masking import num_visible
 from cmaev.models.cmaev import CMAEV
 from cmaev.models.frames import FrameNormaliser
@@ -10,7 +12,11 @@ from cmaev_spec.model import ObjectiveSpec
 
 
 class PretrainTask:
-    """Batches hold `online` and `target` (B, T, H, W, C) uint8 and `mask` (B, N), True = hidden."""
+    """Batches hold `online` and `target` (B, T, H, W, C) uint8 and `mask` (B, N), True = hidden.
+
+    Where they hold `flip` (B,) and `color` (B, 10), both views are mirrored and the target's
+    colours are changed here, on the device.
+    """
 
     name = "pretrain"
 
@@ -23,8 +29,12 @@ class PretrainTask:
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Losses of one micro-batch."""
         normalise = self.normalise.to(batch["online"].device)
-        online = normalise(batch["online"])  # (B, C, T, H, W)
-        target = normalise(batch["target"])  # (B, C, T, H, W)
+        online, target = batch["online"], batch["target"]  # each (B, T, H, W, C)
+        if "flip" in batch:
+            online, target = (flip_clips(view, batch["flip"]) for view in (online, target))
+        if "color" in batch:
+            target = augment_color(target, batch["color"])
+        online, target = normalise(online), normalise(target)  # each (B, C, T, H, W)
         losses: dict[str, Tensor] = module(online, target, batch["mask"], self.num_visible)
         return losses
 

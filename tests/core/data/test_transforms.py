@@ -9,7 +9,6 @@ from cmaev.data.transforms import (
     Box,
     center_crop,
     crop_resize,
-    hflip,
     multi_scale_box,
     random_resized_box,
     resize_short_side,
@@ -55,10 +54,27 @@ def test_scaling_averages() -> None:
     np.testing.assert_allclose(half[0, 16, 4:28, 0], 2 * np.arange(4, 28) + 0.5, atol=1)
 
 
-def test_views_of_a_flipped_array_work() -> None:
-    flipped = hflip(ramp(48, 64))
-    assert flipped[0, 0, 0, 0] == 63
-    assert crop_resize(flipped, Box(0, 0, 64, 48), size=(32, 24)).shape == (2, 24, 32, 3)
+def test_a_crop_sees_nothing_outside_its_box() -> None:
+    frames = np.zeros((1, 48, 64, 3), np.uint8)
+    frames[:, 8:24, 16:40] = 200
+    assert (crop_resize(frames, Box(16, 8, 24, 16), size=(9, 7)) == 200).all()
+
+
+def places(free_x: int, free_y: int) -> set[tuple[int, int]]:
+    """VideoMAE's 13 places: a 3 x 3 grid, and halfway from its middle to its corners."""
+    grid = {(x * free_x // 2, y * free_y // 2) for x in range(3) for y in range(3)}
+    return grid | {(x * free_x // 4, y * free_y // 4) for x in (1, 3) for y in (1, 3)}
+
+
+def test_all_scales_and_all_places_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    boxes = [multi_scale_box(340, 256, scales=(1.0, 0.5), rng=rng) for _ in range(600)]
+    assert {(box.width, box.height) for box in boxes} == {
+        (w, h) for w in (256, 128) for h in (256, 128)
+    }
+    small = {(box.left, box.top) for box in boxes if box.width == box.height == 128}
+    assert small == places(340 - 128, 256 - 128)
+    assert len(small) == 13
 
 
 @given(sides, sides, seeds)
@@ -74,6 +90,7 @@ def test_multi_scale_box(width: int, height: int, seed: int) -> None:
         if (w, h) == (box.width, box.height)
     ]
     assert any(abs(i - j) <= 1 for i, j in steps)
+    assert (box.left, box.top) in places(width - box.width, height - box.height)
     assert box == multi_scale_box(width, height, scales=scales, rng=np.random.default_rng(seed))
 
 

@@ -44,27 +44,36 @@ def test_pretrain_sample_has_its_parts(index: VideoIndex) -> None:
 
 
 def test_views_share_their_crop_and_differ_by_the_shift(index: VideoIndex) -> None:
-    views = pretrain_views(index, color_augment=False, hflip=True, crop_scales=(0.5,))
-    shifts, slopes = [], []
+    views = pretrain_views(index, color_augment=False, crop_scales=(0.5,))
+    shifts = []
     for epoch in range(40):
         sample = views.sample(0, epoch=epoch)
-        online, target = sample["online"].astype(float), sample["target"].astype(float)
-        difference = target - online
-        assert np.ptp(difference) <= 6, "the same ramp in both: one crop and one flip"
+        difference = sample["target"].astype(float) - sample["online"].astype(float)
+        assert np.ptp(difference) <= 6, "the same ramp in both: one crop"
         shifts.append(round(difference.mean() / 4))
-        slopes.append(np.sign(online[0, :, -1].mean() - online[0, :, 0].mean()))
     assert set(shifts) == set(range(5)), "δ from 0 to p = 2 x stride"
-    assert set(slopes) == {-1, 1}, "hflip flips half of them"
 
 
-def test_colour_changes_the_target_alone(index: VideoIndex) -> None:
+def test_what_the_device_does_is_drawn_where_it_is_asked_for(index: VideoIndex) -> None:
+    assert pretrain_views(index, color_augment=False).sample(0, epoch=0).keys() == {
+        "online",
+        "target",
+        "mask",
+        "index",
+    }
+    views = pretrain_views(index, hflip=True)
+    samples = [views.sample(0, epoch=epoch) for epoch in range(40)]
+    assert {bool(sample["flip"]) for sample in samples} == {True, False}
+    assert all(sample["color"].shape == (10,) for sample in samples)
+    assert len({sample["color"].tobytes() for sample in samples}) > 30
+
+
+def test_colour_changes_neither_the_crop_nor_the_frames(index: VideoIndex) -> None:
     plain, coloured = pretrain_views(index, color_augment=False), pretrain_views(index)
-    changed = 0
-    for epoch in range(10):
+    for epoch in range(3):
         first, second = plain.sample(0, epoch=epoch), coloured.sample(0, epoch=epoch)
         np.testing.assert_array_equal(first["online"], second["online"])
-        changed += not np.array_equal(first["target"], second["target"])
-    assert changed >= 7
+        np.testing.assert_array_equal(first["target"], second["target"])
 
 
 def test_a_sample_depends_on_seed_epoch_and_index(index: VideoIndex) -> None:
