@@ -100,7 +100,7 @@ class PretrainViews:
 
 
 class FinetuneViews:
-    """One random view: `video` (T, S, S, 3), `label` (), `index` () and, with `hflip`, `flip` ()."""
+    """One random view: `video` (T, S, S, 3), `label` (), `index` () and maybe `flip` ()."""
 
     def __init__(
         self,
