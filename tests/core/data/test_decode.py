@@ -145,7 +145,7 @@ def test_a_damaged_file_gives_frames_or_an_error(levels_mp4: bytes) -> None:
 
 
 def test_unknown_backend_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match="unknown decoder 'nope'; choose one of pyav"):
+    with pytest.raises(ValueError, match="unknown decoder 'nope'; choose one of decord, pyav,"):
         open_video(b"", backend="nope")
 
 

@@ -4,18 +4,21 @@ Frames are counted in presentation order from 0; an answer is uint8 RGB (T, H, W
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self
+from types import ModuleType, TracebackType
+from typing import BinaryIO, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
+from cmaev.data.frame_folder import FrameFolder
 
-Source = Path | bytes | BinaryIO
+FileSource = Path | bytes | BinaryIO
+Source = FileSource | FrameFolder
 Indices = Sequence[int] | NDArray[np.int64]
 
 
@@ -35,6 +38,24 @@ class DecodeLimits:
     max_seconds: float = 3600.0
     max_bytes: int = 2 << 30
 
+    def check_size(self, width: int, height: int) -> None:
+        """Refuses frames that are too large by a `DataError`."""
+        if width * height > self.max_pixels:
+            raise DataError(
+                f"its frames of {width}x{height} pixels are over the limit of "
+                f"{self.max_pixels} pixels; scale it down"
+            )
+
+    def check_time(self, seconds: float) -> None:
+        """Refuses a video that is too long by a `DataError`."""
+        if seconds > self.max_seconds:
+            raise DataError(f"it is longer than {self.max_seconds:g} seconds; cut it")
+
+    def check_count(self, count: int) -> None:
+        """Refuses a video of too many frames by a `DataError`."""
+        if count > self.max_frames:
+            raise DataError(f"it has more than {self.max_frames} frames; cut it")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
@@ -50,12 +71,24 @@ class VideoInfo:
     """Degrees counter-clockwise that the frames are turned by to stand upright."""
 
 
+class Region(NamedTuple):
+    """A rectangle of whole pixels of the upright frame."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """Frames uint8 (T, H, W, 3) and their times in seconds after the first frame, (T,)."""
 
     frames: NDArray[np.uint8]
     timestamps: NDArray[np.float64]
+
+
+TimedFrame = tuple[NDArray[np.uint8], float]
 
 
 class Video(Protocol):
@@ -71,15 +104,29 @@ class Video(Protocol):
         """How many frames can be decoded; headers are not believed."""
         ...
 
-    def decode(self, indices: Indices) -> Decoded:
+    def decode(self, indices: Indices, *, region: Region | None = None) -> Decoded:
         """The frames at `indices`, in that order; repeats are allowed.
 
+        Args:
+            indices: of one view or of all of them: what they share is decoded once.
+            region: the part of every frame to give, the same pixels as when it is cut out of the
+                whole frame afterwards, for less work; None for all of it.
+
         Raises:
-            DataError: if an index is outside 0 .. num_frames - 1, or the data is broken.
+            DataError: if an index is outside 0 .. num_frames - 1, the region outside the frame, or
+                the data is broken.
         """
         ...
 
-    def iterate(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    def stream(self, indices: Indices, *, region: Region | None = None) -> Iterator[TimedFrame]:
+        """The frames at `indices`, which must rise, one (H, W, 3) array at a time.
+
+        Raises:
+            DataError: as `decode` does.
+        """
+        ...
+
+    def iterate(self) -> Iterator[TimedFrame]:
         """All frames in order with their times; one (H, W, 3) array at a time."""
         ...
 
@@ -97,9 +144,20 @@ class Video(Protocol):
     ) -> None: ...
 
 
-Opener = Callable[[Source, DecodeLimits], Video]
+Opener = Callable[[FileSource, DecodeLimits, int | None], Video]
 BACKENDS: Final[dict[str, Opener]] = {}
-_BUILT_IN: Final = {"pyav": "cmaev.data.decode.pyav"}
+_BUILT_IN: Final = {
+    "decord": "cmaev.data.decode.decord",
+    "pyav": "cmaev.data.decode.pyav",
+    "pyav-seek": "cmaev.data.decode.seek",
+    "torchcodec": "cmaev.data.decode.torchcodec",
+}
+# What must be installed for a backend besides PyAV: the module, and how to get it.
+_NEEDED: Final = {
+    "decord": "on Linux x86-64, run `pip install 'cmaev[train]'`",
+    "torchcodec": "install FFmpeg's libraries (`apt install ffmpeg`) and run "
+    "`pip install 'cmaev[torchcodec]'`",
+}
 
 
 def register_backend(name: str) -> Callable[[Opener], Opener]:
@@ -118,27 +176,68 @@ def register_backend(name: str) -> Callable[[Opener], Opener]:
     return add
 
 
-def open_video(
-    source: Source, *, limits: DecodeLimits | None = None, backend: str = "pyav"
-) -> Video:
-    """Opens a video file, its bytes, or a seekable binary file object.
+def is_available(name: str) -> bool:
+    """Whether there is a decoder `name` and what it needs is installed."""
+    known = name in BACKENDS or name in _BUILT_IN
+    return known and (name not in _NEEDED or importlib.util.find_spec(name) is not None)
 
-    Args:
-        source: where the video is.
-        limits: what the file may ask for; the defaults where None.
-        backend: name of a registered decoder.
+
+def require_module(name: str) -> ModuleType:
+    """Imports what a backend needs.
 
     Raises:
-        DataError: with a short reason and without paths, if it is no readable video or is over
-            the limits.
+        DataError: that says what to install.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"the decoder {package!r} is not installed ({reason}); {_NEEDED[package]}, "
+            "or use another decoder"
+        ) from None
+
+
+def backend_names() -> list[str]:
+    """Names of all decoders, installed or not."""
+    return sorted({*BACKENDS, *_BUILT_IN})
+
+
+def open_video(
+    source: Source,
+    *,
+    limits: DecodeLimits | None = None,
+    backend: str = "pyav",
+    num_frames: int | None = None,
+) -> Video:
+    """Opens a video file, its bytes, a seekable binary file object, or a folder of frames.
+
+    The default backend is right for every file. The others are right only for files of which
+    `cmaev data check` found that they are; see `cmaev.data.decode.auto`.
+
+    Args:
+        source: where the video is; a folder of frames needs no backend.
+        limits: what the file may ask for; the defaults where None.
+        backend: name of a registered decoder.
+        num_frames: how many frames it has, where that is known for certain; saves counting.
+
+    Raises:
+        DataError: with a short reason and without paths, if it is no readable video, is over the
+            limits, or the backend is not installed.
         ValueError: for an unknown backend.
     """
+    limits = limits or DecodeLimits()
+    if isinstance(source, FrameFolder):
+        from cmaev.data.decode.frames import open_frames
+
+        return open_frames(source, limits)
     if backend not in BACKENDS and backend in _BUILT_IN:
         importlib.import_module(_BUILT_IN[backend])
     if backend not in BACKENDS:
-        choices = ", ".join(sorted({*BACKENDS, *_BUILT_IN}))
+        choices = ", ".join(backend_names())
         raise ValueError(f"unknown decoder {backend!r}; choose one of {choices}")
-    return BACKENDS[backend](source, limits or DecodeLimits())
+    return BACKENDS[backend](source, limits, num_frames)
 
 
 def check_indices(indices: Indices, num_frames: int) -> NDArray[np.int64]:
@@ -156,3 +255,56 @@ def check_indices(indices: Indices, num_frames: int) -> NDArray[np.int64]:
             f"frame {low if low < 0 else high} is outside the video, which has {num_frames} frames"
         )
     return wanted
+
+
+def check_rising(indices: Indices, num_frames: int) -> NDArray[np.int64]:
+    """`indices` as an array (T,) that rises and lies inside the video; for `Video.stream`.
+
+    Raises:
+        DataError: if one lies outside, or there is none.
+    """
+    wanted = check_indices(indices, num_frames)
+    assert (np.diff(wanted) > 0).all(), "the indices of a stream must rise"
+    return wanted
+
+
+def check_region(region: Region | None, info: VideoInfo) -> Region:
+    """`region`, or the whole frame where None.
+
+    Raises:
+        DataError: if it does not lie inside the frame.
+    """
+    if region is None:
+        return Region(0, 0, info.width, info.height)
+    left, top, width, height = region
+    inside = 0 <= left < left + width <= info.width and 0 <= top < top + height <= info.height
+    if not inside:
+        raise DataError(f"{region} lies outside frames of {info.width}x{info.height}")
+    return region
+
+
+def decode_by_stream(
+    video: Video, indices: Indices, *, region: Region | None, max_bytes: int
+) -> Decoded:
+    """`Video.decode` of every backend: streams each distinct frame once, into one array.
+
+    Raises:
+        DataError: as `Video.decode` does, or if the answer is over `max_bytes`.
+    """
+    wanted = check_indices(indices, video.num_frames)
+    unique, places = np.unique(wanted, return_inverse=True)
+    part = check_region(region, video.info)
+    shape = part.height, part.width, 3
+    size = len(wanted) * part.height * part.width * 3
+    if size > max_bytes:
+        raise DataError(
+            f"{len(wanted)} frames of {part.width}x{part.height} need {size:,} bytes "
+            f"of memory, more than the {max_bytes:,} allowed"
+        )
+    frames = np.empty((len(unique), *shape), dtype=np.uint8)
+    times = np.empty(len(unique), dtype=np.float64)
+    for place, (frame, time) in enumerate(video.stream(unique, region=region)):
+        frames[place], times[place] = frame, time
+    if len(unique) == len(wanted) and np.array_equal(unique, wanted):
+        return Decoded(frames, times)
+    return Decoded(frames[places], times[places])
