@@ -20,7 +20,8 @@ _WHOLE_LINE: Final = ""
 _BLANKS: Final = (" ", _WHOLE_LINE)
 _WORD: Final = re.compile(r'"((?:[^"]|"")+)"(?=\s|$)|(\S+)')
 _PLAIN_CELL: Final = re.compile(r'[^\s",;]+')
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
+_LARGEST: Final = 2**63 - 1
 # Columns that are read where a header has all of a group; others are left alone.
 VERIFIED: Final = ("frames", "decoder", "bytes", "mtime_ns")
 MEMBER: Final = ("offset", "bytes")
@@ -159,7 +160,7 @@ def _number(source: str, line: int, cell: str, column: str) -> int:
     text = cell.strip()
     if not text:
         return ABSENT
-    if not _INTEGER.fullmatch(text):
+    if not _INTEGER.fullmatch(text) or int(text) > _LARGEST:
         raise DataError(
             f"{source}:{line}: {column} is {text!r}; write a whole number or leave the cell empty"
         )

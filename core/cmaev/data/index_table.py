@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
 from cmaev.data.labels import NO_LABEL, default_names, label_number
-from cmaev.data.listing import Listing
+from cmaev.data.listing import ABSENT, Listing
 from cmaev.data.packed import PackedStrings
 from cmaev.data.storage import Root, is_file, is_url
 from cmaev.data.table import Column, Table, pack_table
@@ -68,8 +68,22 @@ def build_table(source: str, listing: Listing, root: Root) -> bytes:
             for name, column in zip(listing.numbers, numbers, strict=True)
         },
     }
+    if "total" in columns:
+        _check_segments(columns, Places(notes, places))
     columns["labels"] = number_rows(labels.array, list(labels.known), names, Places(notes, places))
     return pack_table(columns, notes)
+
+
+def _check_segments(columns: dict[str, Column], where: "Places") -> None:
+    start, total = columns["start"], columns["total"]
+    whole = (total == ABSENT) & (start <= 0)
+    wrong = np.flatnonzero(~whole & ((start < 0) | (total < 1)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise DataError(
+            f"{where(row)}: start is {start[row]} and total is {total[row]}; give the number of "
+            "the first frame and how many there are, or 0 and -1 for the whole video"
+        )
 
 
 class Places:
@@ -171,6 +185,12 @@ def check_files(table: Table) -> None:
     where = Places(table.notes, table["lines"])
     shown = "; ".join(f"{where(row)}: there is no file {paths[row]}" for row in missing[:3])
     more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+    if os.path.isdir(paths[missing[0]]):
+        row = missing[0]
+        raise DataError(
+            f"{where(row)}: {paths[row]} is a folder and no video; list a folder of frames as "
+            "`path total label` or `path start total`"
+        )
     header = "If line 1 is a header, name its columns `path` and `label`. "
     hint = header if ":1: " in shown.partition(";")[0] else ""
     raise DataError(

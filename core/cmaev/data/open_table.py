@@ -12,16 +12,32 @@ from pathlib import Path
 from typing import Final
 
 from cmaev.data.errors import DataError
+from cmaev.data.folder import read_folder
 from cmaev.data.index_format import read_text
 from cmaev.data.index_table import build_table, check_files, check_labels_agree
 from cmaev.data.listing import Listing
-from cmaev.data.storage import Root, is_url, local_or_url, parent, read_bytes
+from cmaev.data.shards import read_shards
+from cmaev.data.something import read_something
+from cmaev.data.storage import (
+    Root,
+    is_file,
+    is_folder,
+    is_url,
+    join,
+    local_or_url,
+    match_files,
+    parent,
+    read_bytes,
+    stamp,
+)
 from cmaev.data.table import Table
 from cmaev_spec.files import write_atomic
 
 _FORMAT: Final = "1"
 # Smaller indexes are read in a moment; they are read, and their videos looked for, each time.
 CACHE_FROM_BYTES: Final = 1 << 20
+INDEX_NAME: Final = "index.csv"
+_FILE_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".json", ".list", ".lst")
 
 
 def open_table(
@@ -33,24 +49,49 @@ def open_table(
         DataError: naming file, line and the fix.
     """
     source = local_or_url(path)
-    base = Root(parent(source) if root is None else local_or_url(root))
-    data = read_index(source)
-    if len(data) < CACHE_FROM_BYTES:
-        return _convert(source, read_text(source, data, base), base)
-    key = hashlib.sha256(data)
-    key.update("\0".join((_FORMAT, source, base.folder)).encode("utf-8", "surrogateescape"))
-    return _cached(key.hexdigest(), lambda: _convert(source, read_text(source, data, base), base))
+    if source.endswith(".tar"):
+        return _open_shards(source, match_files(source) if "*" in source else [source])
+    if not _is_folder(source):
+        return _open_file(source, Root(parent(source) if root is None else local_or_url(root)))
+    inner = join(source.rstrip("/"), INDEX_NAME)
+    if is_file(inner):
+        return _open_file(inner, Root(parent(inner) if root is None else local_or_url(root)))
+    if root is not None:
+        warnings.warn(
+            f"root has no effect on {source}, whose paths start from itself", stacklevel=2
+        )
+    shards = match_files(join(source.rstrip("/"), "*.tar"))
+    if shards:
+        return _open_shards(source, shards)
+    return _convert(source, read_folder(source), Root(source))
 
 
-def read_index(source: str) -> bytes:
-    """The bytes of an index file.
+def _is_folder(source: str) -> bool:
+    """Asking a server takes time, so the names of files are believed."""
+    if is_url(source):
+        return not source.lower().endswith(_FILE_SUFFIXES) and is_folder(source)
+    return os.path.isdir(source)
 
-    Raises:
-        DataError: if there is none, or it cannot be read.
-    """
+
+def _open_file(source: str, root: Root) -> Table:
     if not is_url(source) and not os.path.exists(source):
         raise DataError(f"{source}: there is no such index file; check the path")
-    return read_bytes(source)
+    data = read_bytes(source)
+    read = read_something if source.lower().endswith(".json") else read_text
+
+    def convert() -> Table:
+        return _convert(source, read(source, data, root), root)
+
+    if len(data) < CACHE_FROM_BYTES:
+        return convert()
+    return _cached([hashlib.sha256(data).hexdigest(), source, root.folder], convert)
+
+
+def _open_shards(source: str, shards: list[str]) -> Table:
+    if not shards:
+        raise DataError(f"{source}: no shards match; check the path")
+    key = [part for shard in shards for part in (shard, stamp(shard))]
+    return _cached(key, lambda: _convert(source, read_shards(shards), Root(".")))
 
 
 def _convert(source: str, listing: Listing, root: Root) -> Table:
@@ -60,8 +101,13 @@ def _convert(source: str, listing: Listing, root: Root) -> Table:
     return table
 
 
-def _cached(key: str, convert: Callable[[], Table]) -> Table:
-    file = cache_folder() / "indexes" / f"{key}.safetensors"
+def _cached(key: list[str], convert: Callable[[], Table]) -> Table:
+    """The table that was kept under a key, else the converted one, kept if possible.
+
+    Of several processes that convert at once, each writes the same file, whole.
+    """
+    text = "\0".join((_FORMAT, *key)).encode("utf-8", "surrogateescape")
+    file = cache_folder() / "indexes" / f"{hashlib.sha256(text).hexdigest()}.safetensors"
     try:
         return Table.map_file(file)
     except (OSError, ValueError):

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Self, overload
+from typing import Final, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Strings that are copied at a time when all are wanted in turn.
+_BLOCK: Final = 4096
 
 
 class PackedStrings(Sequence[str]):
@@ -48,6 +51,8 @@ class PackedStrings(Sequence[str]):
         return part.tobytes().decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
-        text, ends = self.text.tobytes(), self.ends.tolist()
-        for start, end in pairwise(ends):
-            yield text[start:end].decode("utf-8", "surrogateescape")
+        for first in range(0, len(self), _BLOCK):
+            ends = self.ends[first : first + _BLOCK + 1]
+            text = self.text[ends[0] : ends[-1]].tobytes()
+            for start, end in pairwise((ends - ends[0]).tolist()):
+                yield text[start:end].decode("utf-8", "surrogateescape")

@@ -3,6 +3,7 @@
 Credentials come from the environment, never from a specification or an index.
 """
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -116,6 +117,18 @@ def read_bytes(path: str, *, start: int | None = None, size: int | None = None) 
     return data
 
 
+def open_binary(path: str) -> BinaryIO:
+    """A seekable file, local or behind a URL.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    if is_url(path):
+        return open_remote(path)
+    with reporting(path):
+        return open(path, "rb")
+
+
 def open_remote(url: str) -> BinaryIO:
     """A seekable file that reads a URL by blocks, each of them once while it stays among the last.
 
@@ -135,6 +148,54 @@ def open_remote(url: str) -> BinaryIO:
                 cache_options=options,
             ),
         )
+
+
+def find_files(folder: str) -> list[str]:
+    """All files below a folder, as paths from there; links to folders are followed at its top.
+
+    Raises:
+        DataError: if it cannot be listed.
+    """
+    with reporting(folder):
+        if is_url(folder):
+            system, name = file_system(folder)
+            names = cast(list[str], system.find(name))
+            return [found[len(name.rstrip("/")) + 1 :] for found in names]
+        with os.scandir(folder) as entries:
+            tops = [(entry.name, entry.is_dir()) for entry in entries]
+    found = [name for name, is_dir in tops if not is_dir]
+    for top in (name for name, is_dir in tops if is_dir):
+        for inner, _, names in os.walk(os.path.join(folder, top)):
+            base = os.path.relpath(inner, folder)
+            found += [os.path.join(base, name) for name in names]
+    return found
+
+
+def match_files(pattern: str) -> list[str]:
+    """Paths or URLs of the files that match a pattern with `*`, sorted.
+
+    Raises:
+        DataError: if they cannot be listed.
+    """
+    if not is_url(pattern):
+        return sorted(filter(os.path.isfile, glob.glob(pattern)))
+    with reporting(pattern):
+        system, name = file_system(pattern)
+        return sorted(system.unstrip_protocol(found) for found in system.glob(name))
+
+
+def stamp(path: str) -> str:
+    """Changes when the file does: its size and time.
+
+    Raises:
+        DataError: if there is none.
+    """
+    with reporting(path):
+        if not is_url(path):
+            state = os.stat(path)
+            return f"{state.st_size}:{state.st_mtime_ns}"
+        system, name = file_system(path)
+        return f"{system.size(name)}:{system.checksum(name)}"
 
 
 @dataclass(frozen=True)
