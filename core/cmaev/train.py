@@ -156,7 +156,10 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
         report = load_pretrained(model, job.init)
         logger.info("init: loaded %d tensors, skipped %d", len(report.loaded), len(report.skipped))
     task = FinetuneTask(
-        model, label_smoothing=job.optim.label_smoothing, layer_decay=job.optim.layer_decay
+        model,
+        label_smoothing=job.optim.label_smoothing,
+        layer_decay=job.optim.layer_decay,
+        augment=data.augment,
     )
     steps = steps_per_epoch(job.optim, index)
     dataset = FinetuneViews(index, data, seed=job.seed)

@@ -50,6 +50,35 @@ class PretrainData(DataSpec):
         return 2 * self.clip.stride if self.temporal_shift is None else self.temporal_shift
 
 
+class RandAugmentSpec(Spec):
+    """RandAugment, drawn once per clip; the defaults are rand-m7-n4-mstd0.5-inc1."""
+
+    num_ops: int = Field(4, ge=1, le=15, description="changes drawn per clip")
+    probability: float = Field(0.5, ge=0.0, le=1.0, description="of doing each of them")
+    magnitude: float = Field(7.0, ge=0.0, le=10.0)
+    magnitude_std: float = Field(0.5, ge=0.0)
+
+
+class AugmentSpec(Spec):
+    """What finetuning does to clips beyond crop and flip (method.md 5); off by default."""
+
+    rand_augment: RandAugmentSpec | None = Field(
+        None, description="{} is rand-m7-n4-mstd0.5-inc1; None: off"
+    )
+    erase_probability: float = Field(
+        0.0, ge=0.0, le=1.0, description="of filling a box of a clip with noise"
+    )
+    mixup: float = Field(0.0, ge=0.0, description="alpha of Mixup; 0: off")
+    cutmix: float = Field(
+        0.0, ge=0.0, description="alpha of CutMix; 0: off; with Mixup, half of the batches each"
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether clips of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
 class FinetuneData(DataSpec):
     """Labelled clips."""
 
@@ -60,7 +89,14 @@ class FinetuneData(DataSpec):
     crop_area: tuple[float, float] = Field(
         (0.08, 1.0), description="random resized crop: least and largest share of the area"
     )
-    hflip: bool = Field(False, description="leave off where left and right are different labels")
+    hflip: bool = Field(False, description="refused where left and right are different labels")
+    num_sample: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="clips cut from each decoded video; batch size and learning rate count videos",
+    )
+    augment: AugmentSpec = AugmentSpec()
 
 
 class EvaluateData(Spec):

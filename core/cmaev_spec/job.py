@@ -79,6 +79,13 @@ class FinetuneJob(TrainingJob):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_batch(self.optim, self.resources)
+        videos = self.optim.batch_size // (self.resources.world_size * self.optim.accumulate)
+        if self.data.augment.mixes and videos * self.data.num_sample % 2:
+            raise ValueError(
+                f"data.augment: mixup and cutmix pair the clips of a micro-batch, which has "
+                f"{videos * self.data.num_sample}; make optim.batch_size / (nodes x "
+                "processes_per_node x accumulate) x data.num_sample even"
+            )
         return self
 
 

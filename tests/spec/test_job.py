@@ -88,6 +88,19 @@ def test_a_refusal_names_the_field(
     assert message in text
 
 
+def test_mixing_needs_pairs() -> None:
+    job = {
+        "kind": "finetune",
+        "data": {"index": "a", "val_index": "b", "augment": {"mixup": 0.8}},
+        "optim": {"base_lr": 1e-3, "batch_size": 6, "epochs": 1},
+        "resources": {"processes_per_node": 2},
+    }
+    with pytest.raises(SpecError, match=r"pair the clips of a micro-batch, which has 3; make"):
+        parse_job(job)
+    for even in (["data.num_sample=2"], ["optim.batch_size=8"], ["data.augment.mixup=0"]):
+        parse_job(apply_overrides(job, even))
+
+
 def test_every_problem_is_told_at_once(job: JobSpec) -> None:
     broken = apply_overrides(job.model_dump(), ["seed=-1", "optim.epochs=0"])
     with pytest.raises(SpecError) as caught:

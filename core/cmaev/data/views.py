@@ -3,7 +3,8 @@
 A sample depends on (seed, epoch, index) alone. Each video is decoded once for all of its views,
 and each of its frames is cropped and resized once.
 
-Shapes: T frames, S pixels square, N tokens, V views, U distinct frames.
+Shapes: T frames, S pixels square, N tokens, V views of a test, R of training, U distinct
+frames.
 """
 
 from typing import Protocol
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 
 from cmaev.data.color import draw_color
 from cmaev.data.crops import training_crop
+from cmaev.data.erasing import draw_erase_box
 from cmaev.data.index import VideoIndex
-from cmaev.data.reader import Progress, open_reader
+from cmaev.data.mirror import refuse_mirrored_labels
+from cmaev.data.rand_augment import draw_rand_augment
+from cmaev.data.reader import Clip, Progress, open_reader
 from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
 from cmaev.data.transforms import (
     multi_scale_box,
@@ -68,7 +72,12 @@ class PretrainViews:
             mask_ratio: share of tubes to hide.
             seed: decides everything that is random.
             progress: called with (videos done, videos in all) while a cache is filled.
+
+        Raises:
+            DataError: for `hflip` where a mirror changes labels.
         """
+        if data.hflip:
+            refuse_mirrored_labels(index.label_names)
         self._data, self._grid, self._mask_ratio, self._seed = data, grid, mask_ratio, seed
         self._count = len(index)
         self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
@@ -100,7 +109,11 @@ class PretrainViews:
 
 
 class FinetuneViews:
-    """One random view: `video` (T, S, S, 3), `label` (), `index` () and maybe `flip` ()."""
+    """Random views of one decode: `video` (R, T, S, S, 3), `label` (), `index` (); R = num_sample.
+
+    What the data asks for besides is drawn here and done on the device, to whole batches: `flip`
+    (R,), `rand_augment` (R, N, 2), `erase` (R, 4).
+    """
 
     def __init__(
         self,
@@ -110,8 +123,14 @@ class FinetuneViews:
         seed: int,
         progress: Progress | None = None,
     ) -> None:
-        """Opens the videos; every row of the index must have a label."""
+        """Opens the videos.
+
+        Raises:
+            DataError: for a row without a label, or `hflip` where a mirror changes labels.
+        """
         index.require_labels()
+        if data.hflip:
+            refuse_mirrored_labels(index.label_names)
         self._data, self._seed, self._labels = data, seed, index.labels
         self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
 
@@ -121,19 +140,29 @@ class FinetuneViews:
     def sample(self, index: int, *, epoch: int) -> Sample:
         """See `ViewDataset.sample`."""
         rng = np.random.default_rng([self._seed, epoch, index])
-        data, S = self._data, self._data.clip.size
-        clip = self._reader.read(index, lambda n: train_clip(n, data.clip, rng=rng))
-        height, width = clip.frames.shape[1:3]
-        box = random_resized_box(width, height, area=data.crop_area, rng=rng)
-        frames = training_crop(clip.frames, box, size=S)  # (U, S, S, 3)
-        sample: Sample = {
-            "video": frames[clip.places],  # (T, S, S, 3)
+        clip = self._reader.read(index, lambda n: train_clip(n, self._data.clip, rng=rng))
+        views = [self._view(clip, rng) for _ in range(self._data.num_sample)]
+        return {
+            **{name: np.stack([view[name] for view in views]) for name in views[0]},
             "label": np.asarray(self._labels[index]),
             "index": np.asarray(index, dtype=np.int64),
         }
+
+    def _view(self, clip: Clip, rng: np.random.Generator) -> Sample:
+        data, size = self._data, self._data.clip.size
+        height, width = clip.frames.shape[1:3]
+        box = random_resized_box(width, height, area=data.crop_area, rng=rng)
+        frames = training_crop(clip.frames, box, size=size)  # (U, S, S, 3)
+        view: Sample = {"video": frames[clip.places]}  # (T, S, S, 3)
         if data.hflip:
-            sample["flip"] = np.asarray(rng.random() < 0.5)
-        return sample
+            view["flip"] = np.asarray(rng.random() < 0.5)
+        augment = data.augment
+        if augment.rand_augment is not None:
+            view["rand_augment"] = draw_rand_augment(augment.rand_augment, rng)
+        if augment.erase_probability:
+            erased = draw_erase_box(size, probability=augment.erase_probability, rng=rng)
+            view["erase"] = np.asarray(erased)
+        return view
 
 
 class EvaluateViews:

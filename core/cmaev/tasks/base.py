@@ -1,11 +1,14 @@
 """What the loop needs of a task."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+
+# Draws that decide which functions run: reading them must not wait for the device.
+HOST_ONLY: Final = frozenset({"rand_augment"})
 
 
 class Task(Protocol):
@@ -36,5 +39,8 @@ class Task(Protocol):
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Moves a batch; asynchronous where the loader pinned its memory."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    """Moves a batch but for what the host reads; asynchronous where its memory is pinned."""
+    return {
+        name: tensor if name in HOST_ONLY else tensor.to(device, non_blocking=True)
+        for name, tensor in batch.items()
+    }

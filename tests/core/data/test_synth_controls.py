@@ -82,7 +82,7 @@ def test_only_motion_tells_the_class(made: SynthSet, name: str) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=EPOCHS * len(train))
     for epoch in range(EPOCHS):
         for batch in train.epoch(epoch):
-            logits = model(frames(batch["video"], order, generator))
+            logits = model(frames(batch["video"].flatten(0, 1), order, generator))
             optimizer.zero_grad()
             F.cross_entropy(logits, batch["label"], label_smoothing=0.1).backward()
             optimizer.step()
@@ -91,7 +91,7 @@ def test_only_motion_tells_the_class(made: SynthSet, name: str) -> None:
     right = []
     with torch.no_grad():
         for batch in loader(made.val).epoch(0):
-            guess = model(frames(batch["video"], order, generator)).argmax(dim=1)
+            guess = model(frames(batch["video"].flatten(0, 1), order, generator)).argmax(dim=1)
             right.append(guess == batch["label"])
     accuracy = torch.cat(right).float().mean().item()
     assert least <= accuracy <= most, f"{name}: {accuracy:.3f}"

@@ -10,7 +10,7 @@ from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.reader import CACHE_MARGIN, DiskReader, MemoryReader
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
-from cmaev_spec.data import ClipSpec, FinetuneData, PretrainData
+from cmaev_spec.data import AugmentSpec, ClipSpec, FinetuneData, PretrainData, RandAugmentSpec
 
 CLIP = ClipSpec(frames=4, stride=2, size=16)
 GRID = (2, 4, 4)
@@ -99,10 +99,53 @@ def test_both_views_come_from_one_decode(index: VideoIndex, monkeypatch) -> None
 def test_finetune_sample(index: VideoIndex) -> None:
     data = FinetuneData(index=index.source, val_index=index.source, clip=CLIP)
     sample = FinetuneViews(index, data, seed=0).sample(1, epoch=0)
-    assert sample["video"].shape == (4, 16, 16, 3)
+    assert sample.keys() == {"video", "label", "index"}
+    assert sample["video"].shape == (1, 4, 16, 16, 3)
     assert int(sample["label"]) == 1
-    steps = np.diff(sample["video"].mean(axis=(1, 2, 3)))
+    steps = np.diff(sample["video"][0].mean(axis=(1, 2, 3)))
     np.testing.assert_allclose(steps, 8, atol=1.5)
+
+
+def test_repeated_samples_are_views_of_the_same_frames(index: VideoIndex, monkeypatch) -> None:
+    opened = []
+    real = reader.open_video
+    monkeypatch.setattr(
+        reader, "open_video", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+    )
+    data = FinetuneData(
+        index=index.source,
+        val_index=index.source,
+        clip=CLIP,
+        num_sample=3,
+        hflip=True,
+        augment=AugmentSpec(rand_augment=RandAugmentSpec(), erase_probability=1.0),
+    )
+    sample = FinetuneViews(index, data, seed=0).sample(1, epoch=0)
+    assert len(opened) == 1
+    assert sample["video"].shape == (3, 4, 16, 16, 3)
+    assert sample["flip"].shape == (3,)
+    assert sample["rand_augment"].shape == (3, 4, 2)
+    assert sample["erase"].shape == (3, 4)
+    assert len({view.tobytes() for view in sample["video"]}) == 3, "crops of their own"
+    assert len({view.tobytes() for view in sample["rand_augment"]}) == 3
+    moves = np.diff(sample["video"].astype(float).mean(axis=(2, 3, 4)), axis=1)
+    np.testing.assert_allclose(moves, 8, atol=1.5)
+    again = FinetuneViews(index, data, seed=0).sample(1, epoch=0)
+    for name, value in sample.items():
+        np.testing.assert_array_equal(value, again[name])
+
+
+def test_flips_are_refused_where_a_mirror_changes_labels(tmp_path: Path, index: VideoIndex) -> None:
+    (tmp_path / "sides.csv").write_text(
+        f"path,label\n{index.paths[0]},left\n{index.paths[1]},right"
+    )
+    sides = open_index(tmp_path / "sides.csv")
+    data = FinetuneData(index=sides.source, val_index=sides.source, clip=CLIP, hflip=True)
+    with pytest.raises(DataError, match=r"data\.hflip: .* 'left' becomes 'right'"):
+        FinetuneViews(sides, data, seed=0)
+    with pytest.raises(DataError, match=r"set data\.hflip to false"):
+        pretrain_views(sides, hflip=True)
+    assert len(FinetuneViews(sides, data.model_copy(update={"hflip": False}), seed=0)) == 2
 
 
 def test_evaluate_sample_has_all_views_in_order(index: VideoIndex) -> None:
