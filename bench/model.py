@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cmaev.masking import num_visible
 from cmaev.models import create_pretraining_model
-from cmaev.models.registry import architecture
+from cmaev.models.architectures import architecture
 
 
 def best_seconds(work: Callable[[], object], *, device: torch.device, repeats: int) -> float:

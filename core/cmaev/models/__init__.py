@@ -1,12 +1,12 @@
 """The models of CMAE-V, by name."""
 
+from cmaev.models.architectures import list_models
 from cmaev.models.classifier import VideoClassifier
 from cmaev.models.cmaev import CMAEV
 from cmaev.models.registry import (
     create_encoder,
     create_model,
     create_pretraining_model,
-    list_models,
 )
 
 __all__ = [

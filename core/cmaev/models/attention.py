@@ -64,7 +64,12 @@ def block_stack(
     drop_path_rate: float = 0.0,
 ) -> nn.ModuleList:
     """`depth` blocks whose drop path rises linearly from 0 to `drop_path_rate`."""
-    rates = [drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
     return nn.ModuleList(
-        Block(dim, num_heads=num_heads, mlp_ratio=mlp_ratio, drop_path=rate) for rate in rates
+        Block(dim, num_heads=num_heads, mlp_ratio=mlp_ratio, drop_path=rate)
+        for rate in drop_path_rates(drop_path_rate, depth=depth)
     )
+
+
+def drop_path_rates(last: float, *, depth: int) -> list[float]:
+    """Stochastic depth of `depth` blocks: linear from 0 to `last`."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]

@@ -1,94 +1,9 @@
-"""Every model by its name.
+"""Models by name; `architectures.py` holds the names."""
 
-A new size is a line in `ARCHITECTURES`. The functions here are the only place where a name turns
-into constructor arguments.
-"""
-
-import fnmatch
-from dataclasses import dataclass
-
+from cmaev.models.architectures import StageOptions, architecture
 from cmaev.models.classifier import VideoClassifier
 from cmaev.models.cmaev import CMAEV, ContrastScale, OnlineFeature
-from cmaev.models.vit import ViTEncoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Shape of an encoder and of the decoder that goes with it (method.md 1.1)."""
-
-    embed_dim: int
-    depth: int
-    num_heads: int
-    decoder_dim: int
-    decoder_depth: int
-    decoder_heads: int
-    patch_size: int = 16
-    img_size: int = 224
-    num_frames: int = 16
-
-
-ARCHITECTURES: dict[str, Architecture] = {}
-
-
-def register(name: str, architecture: Architecture) -> None:
-    """Adds a model.
-
-    Raises:
-        ValueError: if the name is taken.
-    """
-    if name in ARCHITECTURES:
-        raise ValueError(f"model {name!r} is registered already")
-    ARCHITECTURES[name] = architecture
-
-
-def _shape(encoder: tuple[int, int, int], decoder: tuple[int, int, int]) -> Architecture:
-    dim, depth, heads = encoder
-    decoder_dim, decoder_depth, decoder_heads = decoder
-    return Architecture(
-        embed_dim=dim,
-        depth=depth,
-        num_heads=heads,
-        decoder_dim=decoder_dim,
-        decoder_depth=decoder_depth,
-        decoder_heads=decoder_heads,
-    )
-
-
-register(
-    "cmaev_vit_nano_patch8_32",
-    Architecture(
-        embed_dim=128,
-        depth=4,
-        num_heads=4,
-        decoder_dim=64,
-        decoder_depth=2,
-        decoder_heads=2,
-        patch_size=8,
-        img_size=32,
-        num_frames=8,
-    ),
-)
-register("cmaev_vit_tiny_patch16_224", _shape((192, 12, 3), (96, 4, 3)))
-register("cmaev_vit_small_patch16_224", _shape((384, 12, 6), (192, 4, 3)))
-register("cmaev_vit_base_patch16_224", _shape((768, 12, 12), (384, 4, 6)))
-register("cmaev_vit_large_patch16_224", _shape((1024, 24, 16), (512, 12, 8)))
-register("cmaev_vit_huge_patch16_224", _shape((1280, 32, 16), (640, 12, 8)))
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of all models that match a shell-style pattern, sorted."""
-    return sorted(fnmatch.filter(ARCHITECTURES, pattern))
-
-
-def architecture(name: str) -> Architecture:
-    """The shape behind a name.
-
-    Raises:
-        ValueError: if there is no such model; the message lists those there are.
-    """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"no model {name!r}; there are: {', '.join(list_models())}")
-    return ARCHITECTURES[name]
+from cmaev.models.encoder import VideoEncoder
 
 
 def create_encoder(
@@ -98,18 +13,36 @@ def create_encoder(
     img_size: int | None = None,
     drop_path_rate: float = 0.0,
     final_norm: bool = True,
-) -> ViTEncoder:
-    """The encoder behind a name, for another clip length or size if given."""
+    temporal_kernel: int | None = None,
+    multiscale: bool | None = None,
+    sparse_stages: bool | None = None,
+) -> VideoEncoder:
+    """The encoder behind a name, with random weights.
+
+    Args:
+        name: one of `list_models()`.
+        num_frames: frames of a clip, even; None is the registered number.
+        img_size: height and width in pixels, a multiple of the patch; None is the registered size.
+        drop_path_rate: stochastic depth of the last block.
+        final_norm: True for pretraining, False for a classifier, which has a norm of its own.
+        temporal_kernel: slots that a depthwise convolution of the hybrid sees, 1 or 3; None is 1.
+        multiscale: whether the hybrid adds its early stages to its tokens; None is `final_norm`.
+        sparse_stages: whether the hybrid leaves hidden cells out of its early stages, which changes
+            no result; None is True.
+
+    Raises:
+        ValueError: for an unknown name, a clip that does not fit the patches, or an option of the
+            hybrid for a ViT.
+    """
     shape = architecture(name)
-    return ViTEncoder(
+    return shape.build(
         img_size=img_size or shape.img_size,
         num_frames=num_frames or shape.num_frames,
-        patch_size=shape.patch_size,
-        embed_dim=shape.embed_dim,
-        depth=shape.depth,
-        num_heads=shape.num_heads,
         drop_path_rate=drop_path_rate,
         final_norm=final_norm,
+        options=StageOptions(
+            temporal_kernel=temporal_kernel, multiscale=multiscale, sparse_stages=sparse_stages
+        ),
     )
 
 
@@ -122,6 +55,7 @@ def create_model(
     drop_path_rate: float = 0.0,
     head_drop_rate: float = 0.0,
     init_scale: float = 0.001,
+    temporal_kernel: int | None = None,
 ) -> VideoClassifier:
     """A classifier with random weights.
 
@@ -133,9 +67,11 @@ def create_model(
         drop_path_rate: stochastic depth of the last block.
         head_drop_rate: dropout before the head.
         init_scale: factor on the head's initial weights.
+        temporal_kernel: slots that a depthwise convolution of the hybrid sees, 1 or 3; None is 1.
 
     Raises:
-        ValueError: for an unknown name or a clip that does not fit the patches.
+        ValueError: for an unknown name, a clip that does not fit the patches, or an option of the
+            hybrid for a ViT.
     """
     encoder = create_encoder(
         name,
@@ -143,6 +79,7 @@ def create_model(
         img_size=img_size,
         drop_path_rate=drop_path_rate,
         final_norm=False,
+        temporal_kernel=temporal_kernel,
     )
     return VideoClassifier(
         encoder, num_classes=num_classes, head_drop_rate=head_drop_rate, init_scale=init_scale
@@ -164,6 +101,9 @@ def create_pretraining_model(
     symmetric: bool = False,
     decoder_keep_ratio: float = 1.0,
     target_keep_ratio: float = 1.0,
+    temporal_kernel: int | None = None,
+    multiscale: bool | None = None,
+    sparse_stages: bool | None = None,
 ) -> CMAEV:
     """A CMAE-V pretraining model with random weights; defaults are method.md section 8.
 
@@ -181,14 +121,24 @@ def create_pretraining_model(
         symmetric: also contrast the masked target view with the whole online view.
         decoder_keep_ratio: share of the hidden tokens that are decoded (dual masking).
         target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
+        temporal_kernel: slots that a depthwise convolution of the hybrid sees, 1 or 3; None is 1.
+        multiscale: whether the hybrid adds its early stages to its tokens; None is True.
+        sparse_stages: whether the hybrid leaves hidden cells out of its early stages, which changes
+            no result; None is True.
 
     Raises:
-        ValueError: for an unknown name, a clip that does not fit the patches, or a number out of
-            range.
+        ValueError: for an unknown name, a clip that does not fit the patches, a number out of
+            range, or an option of the hybrid for a ViT.
     """
     shape = architecture(name)
     encoder = create_encoder(
-        name, num_frames=num_frames, img_size=img_size, drop_path_rate=drop_path_rate
+        name,
+        num_frames=num_frames,
+        img_size=img_size,
+        drop_path_rate=drop_path_rate,
+        temporal_kernel=temporal_kernel,
+        multiscale=multiscale,
+        sparse_stages=sparse_stages,
     )
     return CMAEV(
         encoder,

@@ -6,7 +6,7 @@ import torch
 from cmaev.models import create_encoder, create_pretraining_model
 from cmaev.models.encoder import token_grid
 
-NANO = ["cmaev_vit_nano_patch8_32"]
+NANO = ["cmaev_vit_nano_patch8_32", "cmaev_convvit_nano_patch8_32"]
 
 
 def gradients(model, batch):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cmaev.models import create_model, create_pretraining_model, list_models
-from cmaev.models.registry import ARCHITECTURES, register
+from cmaev.models.architectures import ARCHITECTURES, register
 
 NANO = "cmaev_vit_nano_patch8_32"
 
