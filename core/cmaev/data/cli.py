@@ -11,6 +11,7 @@ def register(app: typer.Typer) -> None:
     app.command("synth")(synth)
     app.command("index")(index)
     app.command("split")(split)
+    app.command("shard")(shard)
 
 
 def synth(
@@ -60,3 +61,29 @@ def split(
 
     train, val = split_index(source, out=out, val_share=val_share, seed=seed, root=root)
     typer.echo(f"{train} videos in {out / 'train.csv'}, {val} in {out / 'val.csv'}")
+
+
+def shard(
+    source: Annotated[str, typer.Argument(metavar="INDEX", help="index, local or a URL")],
+    out: Annotated[Path, typer.Argument(help="local folder for the shards and their index.csv")],
+    videos_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="videos in a shard; instead of --shard-size")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="largest shard in MB")] = 1000,
+    root: Annotated[str | None, typer.Option(help="where relative paths start from")] = None,
+) -> None:
+    """Pack the videos of an index into tar files for object stores; run it again to go on."""
+    from cmaev.data.index import open_index
+    from cmaev.data.shard_write import write_shards
+    from cmaev.engine.progress import ProgressDisplay
+
+    index = open_index(source, root=root)
+    with ProgressDisplay("videos", total=len(index)) as display:
+        count = write_shards(
+            index,
+            out,
+            videos_per_shard=videos_per_shard,
+            shard_bytes=shard_size * 1_000_000,
+            progress=display.update,
+        )
+    typer.echo(f"{len(index)} videos in {count} shards; index {out / 'index.csv'}")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
 from cmaev.data.frame_folder import FrameFolder, VideoSource
-from cmaev.data.index_table import Places, number_rows
+from cmaev.data.index_table import Places, number_rows, shard_of
 from cmaev.data.labels import NO_LABEL
 from cmaev.data.open_table import open_table
 from cmaev.data.packed import PackedStrings
-from cmaev.data.storage import is_url, open_remote, read_bytes
+from cmaev.data.storage import is_url, open_remote, read_bytes, size_and_time
 from cmaev.data.table import Table
 
 
@@ -110,13 +110,22 @@ class VideoIndex:
         """
         path, table = self.paths[row], self._table
         if "offset" in table:
-            shard = path.rpartition("/")[0]
+            shard = shard_of(path)
             return read_bytes(shard, start=int(table["offset"][row]), size=int(table["bytes"][row]))
         frames = table.notes.get("frames")
         if frames is not None and table["total"][row] >= 0:
             start, total = int(table["start"][row]), int(table["total"][row])
             return FrameFolder(Path(path), frames["template"], start, total)
         return open_remote(path) if is_url(path) else Path(path)
+
+    def stamp(self, row: int) -> tuple[int, int]:
+        """(bytes, mtime_ns) of a row's video, by which a change is noticed; -1 where unknown.
+
+        Raises:
+            DataError: if there is no such video.
+        """
+        path, table = self.paths[row], self._table
+        return (int(table["bytes"][row]), -1) if "offset" in table else size_and_time(path)
 
     def segment(self, row: int) -> tuple[int, int] | None:
         """(start, total) of the frames that a row means; None for the whole of its video.

@@ -3,7 +3,7 @@
 import os
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,12 +13,12 @@ from cmaev.data.errors import DataError
 from cmaev.data.labels import NO_LABEL, default_names, label_number
 from cmaev.data.listing import ABSENT, Listing
 from cmaev.data.packed import PackedStrings
-from cmaev.data.storage import Root, is_file, is_url
+from cmaev.data.storage import Root, is_file, is_url, size_and_time
 from cmaev.data.table import Column, Table, pack_table
 
 # From this many rows on, listing a folder once is cheaper than asking for each of its files.
 _LIST_FOLDER_FROM: Final = 32
-# Of videos behind URLs only so many, evenly spaced, are asked for.
+# Of videos and shards behind URLs only so many, evenly spaced, are asked for.
 _REMOTE_PROBES: Final = 8
 # Rows with the same path are the same video only if these agree too.
 _PARTS: Final = ("start", "total", "offset")
@@ -84,6 +84,11 @@ def _check_segments(columns: dict[str, Column], where: "Places") -> None:
             f"{where(row)}: start is {start[row]} and total is {total[row]}; give the number of "
             "the first frame and how many there are, or 0 and -1 for the whole video"
         )
+
+
+def shard_of(path: str) -> str:
+    """The tar file of a path `TAR/MEMBER`."""
+    return "".join(path.rpartition(".tar/")[:2]).removesuffix("/")
 
 
 class Places:
@@ -178,6 +183,7 @@ def check_files(table: Table) -> None:
     """
     paths = table.strings("paths")
     if "offset" in table:
+        _check_members(table, paths)
         return
     missing = _missing_remote(paths) if is_url(paths[0]) else _missing_local(table, paths)
     if not missing:
@@ -199,9 +205,29 @@ def check_files(table: Table) -> None:
     )
 
 
+def _check_members(table: Table, paths: PackedStrings) -> None:
+    """Checks that the shards are there and as long as their index says."""
+    needed: dict[str, int] = {}
+    ends = (table["offset"] + table["bytes"]).tolist()
+    for path, end in zip(paths, ends, strict=True):
+        shard = shard_of(path)
+        needed[shard] = max(needed.get(shard, 0), end)
+    probes = _probes(len(needed)) if is_url(paths[0]) else range(len(needed))
+    for shard, end in (list(needed.items())[k] for k in probes):
+        size = size_and_time(shard)[0]
+        if size < end:
+            raise DataError(f"{shard}: it has {size} bytes of at least {end}; copy it again")
+
+
 def _missing_remote(paths: PackedStrings) -> list[int]:
-    probes = np.linspace(0, len(paths) - 1, num=min(len(paths), _REMOTE_PROBES)).astype(np.int64)
-    return [row for row in probes.tolist() if not is_file(paths[row])]
+    return [row for row in _probes(len(paths)) if not is_file(paths[row])]
+
+
+def _probes(count: int) -> Iterable[int]:
+    places: list[int] = (
+        np.linspace(0, count - 1, num=min(count, _REMOTE_PROBES)).astype(int).tolist()
+    )
+    return places
 
 
 def _missing_local(table: Table, paths: PackedStrings) -> list[int]:

@@ -90,7 +90,7 @@ def _open_file(source: str, root: Root) -> Table:
 def _open_shards(source: str, shards: list[str]) -> Table:
     if not shards:
         raise DataError(f"{source}: no shards match; check the path")
-    key = [part for shard in shards for part in (shard, stamp(shard))]
+    key = [source, *(part for shard in shards for part in (shard, stamp(shard)))]
     return _cached(key, lambda: _convert(source, read_shards(shards), Root(".")))
 
 

@@ -1,14 +1,14 @@
 """Shards: tar files in the WebDataset layout, of which one video is read by one range request.
 
-A video `KEY.mp4` has its label beside it in `KEY.cls`, a number or a name, or as `label` in
-`KEY.json`. `index.csv` beside the shards says where each video begins, so that nothing is scanned.
+A video `KEY.mp4` has its label beside it: as `label` in `KEY.json`, or in `KEY.cls`. An `index.csv`
+beside the shards says where each video begins; shards without one are scanned.
 """
 
 import json
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from typing import Final
 
 from cmaev.data.errors import DataError
@@ -17,6 +17,8 @@ from cmaev.data.index_format import MEMBER
 from cmaev.data.listing import Listing, Row
 from cmaev.data.storage import open_binary, reporting
 
+# The later one decides: a name says more than a number.
+_NOTES: Final = (".cls", ".json")
 _LARGEST_NOTE: Final = 1 << 20
 
 
@@ -33,48 +35,62 @@ def read_shards(shards: list[str]) -> Listing:
     return Listing(rows=rows, numbers=MEMBER, line_word="")
 
 
+def scan_members(shard: str) -> tuple[dict[str, tarfile.TarInfo], dict[str, str]]:
+    """The files in a shard by name, and the text of those that hold labels.
+
+    Raises:
+        DataError: if it is no whole tar file.
+    """
+    members, texts = {}, {}
+    with _open_shard(shard) as tar:
+        for member in filter(tarfile.TarInfo.isreg, tar):
+            members[member.name] = member
+            if _split(member.name)[1] in _NOTES and member.size <= _LARGEST_NOTE:
+                file = tar.extractfile(member)
+                assert file is not None, "only regular files are read"
+                texts[member.name] = file.read().decode("utf-8", "replace")
+    return members, texts
+
+
 def _scan(shard: str) -> Iterator[Row]:
-    """The videos of one shard."""
-    videos: dict[str, tarfile.TarInfo] = {}
+    members, texts = scan_members(shard)
     labels: dict[str, str] = {}
-    with ExitStack() as stack:
-        stack.enter_context(reporting(shard))
-        file = stack.enter_context(open_binary(shard))
+    for suffix in _NOTES:
+        for name, text in texts.items():
+            key, found = _split(name)
+            if found == suffix:
+                labels[key] = _label(text, suffix) or labels.get(key, "")
+    for name, member in members.items():
+        key, suffix = _split(name)
+        if suffix in VIDEO_SUFFIXES:
+            place = member.offset_data, member.size
+            yield Row(0, f"{shard}/{name}", labels.get(key, ""), place)
+
+
+@contextmanager
+def _open_shard(shard: str) -> Iterator[tarfile.TarFile]:
+    with reporting(shard), open_binary(shard) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in filter(tarfile.TarInfo.isreg, tar):
-                    key, suffix = split_member(member.name)
-                    if suffix.lower() in VIDEO_SUFFIXES:
-                        videos[key] = member
-                    elif suffix in (".cls", ".json") and member.size <= _LARGEST_NOTE:
-                        label = _label(tar, member, suffix)
-                        if label:
-                            labels[key] = label
+                yield tar
+                for member in tar.getmembers():
+                    if member.isreg() and member.offset_data + member.size > end:
+                        raise tarfile.ReadError(f"it ends within {member.name}")
         except tarfile.TarError as error:
-            raise DataError(f"{shard}: it is no whole tar file ({error}); write it again") from None
-    for key, member in videos.items():
-        if member.offset_data + member.size > end:
-            raise DataError(f"{shard}: it ends within {member.name}; copy it again")
-        yield Row(
-            0, f"{shard}/{member.name}", labels.get(key, ""), (member.offset_data, member.size)
-        )
+            raise DataError(f"{shard}: it is no whole tar file: {error}; copy it again") from None
 
 
-def split_member(name: str) -> tuple[str, str]:
-    """The key of a member, which its files share, and what comes after it: `a/b.x.mp4`, `a/b`."""
+def _split(name: str) -> tuple[str, str]:
+    """The key of a member, up to the first dot of its name, which its files share; the suffix."""
     folder, slash, file = name.rpartition("/")
-    key, dot, _ = file.partition(".")
-    return f"{folder}{slash}{key}", os.path.splitext(file)[1] if dot else ""
+    return f"{folder}{slash}{file.partition('.')[0]}", os.path.splitext(file)[1].lower()
 
 
-def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> str:
-    file = tar.extractfile(member)
-    assert file is not None, "only regular files are read"
-    text = file.read().decode("utf-8", "replace").strip()
+def _label(text: str, suffix: str) -> str:
     if suffix == ".cls":
-        return text
+        return text.strip()
     try:
         notes = json.loads(text)
     except ValueError:

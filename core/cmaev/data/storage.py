@@ -3,7 +3,9 @@
 Credentials come from the environment, never from a specification or an index.
 """
 
+import errno
 import glob
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -70,7 +72,7 @@ def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
     import fsspec
 
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         scheme = url.partition("://")[0]
         raise DataError(
@@ -137,17 +139,47 @@ def open_remote(url: str) -> BinaryIO:
     """
     with reporting(url):
         system, name = file_system(url)
-        options: dict[str, Any] = {"maxblocks": HELD_BLOCKS}
-        return cast(
-            BinaryIO,
-            system.open(
-                name,
-                "rb",
-                block_size=BLOCK_BYTES,
-                cache_type="blockcache",
-                cache_options=options,
-            ),
+        file = system.open(
+            name,
+            "rb",
+            block_size=BLOCK_BYTES,
+            cache_type="blockcache",
+            cache_options={"maxblocks": HELD_BLOCKS},
         )
+        return cast(BinaryIO, _RemoteFile(file))
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of fsspec whose failures are all `OSError`, as readers of files expect."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except OSError:
+            raise
+        except Exception as error:  # Each store has exceptions of its own.
+            raise OSError(errno.EIO, str(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def find_files(folder: str) -> list[str]:
@@ -184,8 +216,8 @@ def match_files(pattern: str) -> list[str]:
         return sorted(system.unstrip_protocol(found) for found in system.glob(name))
 
 
-def stamp(path: str) -> str:
-    """Changes when the file does: its size and time.
+def size_and_time(path: str) -> tuple[int, int]:
+    """(bytes, mtime_ns) of a file; the time is -1 behind a URL.
 
     Raises:
         DataError: if there is none.
@@ -193,9 +225,22 @@ def stamp(path: str) -> str:
     with reporting(path):
         if not is_url(path):
             state = os.stat(path)
-            return f"{state.st_size}:{state.st_mtime_ns}"
+            return state.st_size, state.st_mtime_ns
         system, name = file_system(path)
-        return f"{system.size(name)}:{system.checksum(name)}"
+        return int(system.size(name)), -1
+
+
+def stamp(path: str) -> str:
+    """Another text when the file is another one.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if not is_url(path):
+        return ":".join(map(str, size_and_time(path)))
+    with reporting(path):
+        system, name = file_system(path)
+        return str(system.checksum(name))
 
 
 @dataclass(frozen=True)
@@ -232,3 +277,11 @@ def reporting(path: str) -> Iterator[None]:
         raise DataError(f"{path}: access is denied: {error}{hint}") from None
     except OSError as error:
         raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from None
+    except DataError:
+        raise
+    except Exception as error:
+        if not is_url(path):
+            raise
+        # Each store has exceptions of its own.
+        kind = type(error).__name__
+        raise DataError(f"{path}: it cannot be read: {kind}: {error}") from error
