@@ -1,8 +1,8 @@
 """Which videos, which frames of them, and how they are augmented."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmaev_spec.base import Spec
 
@@ -13,6 +13,12 @@ class ClipSpec(Spec):
     frames: int = Field(16, ge=2, le=128, multiple_of=2)
     stride: int = Field(4, ge=1, le=64)
     size: int = Field(224, ge=8, le=1024)
+    sampling: Literal["dense", "linspace", "tsn"] = Field(
+        "dense",
+        description="dense: frames `stride` apart; linspace: the same window with its end, as "
+        "VideoMAE finetunes; tsn: a frame of each of `frames` equal segments of the video, where "
+        "`stride` has no effect (Something-Something)",
+    )
 
     @property
     def span(self) -> int:
@@ -43,6 +49,14 @@ class PretrainData(DataSpec):
     crop_scales: tuple[float, ...] = Field((1.0, 0.875, 0.75, 0.66), min_length=1)
     hflip: bool = False
     color_augment: bool = Field(True, description="jitter, grey and blur on the target view only")
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        if self.clip.sampling != "dense":
+            raise ValueError(
+                f"clip.sampling: {self.clip.sampling} has no time shift; pretraining needs dense"
+            )
+        return self
 
     @property
     def shift(self) -> int:

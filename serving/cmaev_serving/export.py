@@ -131,7 +131,11 @@ def _export(
     metadata = ModelMetadata(
         labels=loaded.labels,
         sampling=Sampling(
-            frames=clip.frames, stride=clip.stride, size=clip.size, num_clips=num_clips
+            frames=clip.frames,
+            stride=clip.stride,
+            size=clip.size,
+            num_clips=num_clips,
+            mode=clip.sampling,
         ),
         provenance=Provenance(
             name=name,

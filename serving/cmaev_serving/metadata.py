@@ -31,6 +31,9 @@ class Sampling(Spec):
     stride: int = Field(ge=1, description="raw frames between two frames of a view")
     size: int = Field(ge=1, description="H and W")
     num_clips: int = Field(ge=1, description="views in time that an answer averages")
+    mode: Literal["dense", "linspace", "tsn"] = Field(
+        "dense", description="tsn: a frame of each of `frames` equal parts of the video"
+    )
     resize: Literal["short-side-bilinear-center-crop"] = "short-side-bilinear-center-crop"
 
 

@@ -49,7 +49,12 @@ def load_views(source: Path, sampling: Sampling, *, limits: VideoLimits) -> View
         DataError: if it is no video, is broken, or is over the limits; never naming a path.
     """
     begin = time.perf_counter()
-    clip = ClipSpec(frames=sampling.frames, stride=sampling.stride, size=sampling.size)
+    clip = ClipSpec(
+        frames=sampling.frames,
+        stride=sampling.stride,
+        size=sampling.size,
+        sampling=sampling.mode,
+    )
     with open_video(source, limits=limits.to_decode()) as video:
         _check_shape(video.info, limits)
         count = video.num_frames

@@ -137,6 +137,13 @@ class VideoIndex:
             return None
         return int(table["start"][row]), int(table["total"][row])
 
+    def numbers(self, row: int) -> dict[str, int]:
+        """Which part of its file a row means, by the names of the columns of an index file."""
+        table = self._table
+        names = ["offset", "bytes"] if "offset" in table else []
+        names += ["start", "total"] if "total" in table else []
+        return {name: int(table[name][row]) for name in names}
+
     def verified(self, row: int) -> Verified | None:
         """What `cmaev data check` wrote about a row; None if it wrote nothing."""
         table = self._table

@@ -6,16 +6,16 @@ Shapes: U distinct frames of one video, K frames asked for.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 
-from cmaev.data.decode import DecodeLimits, Video, open_video
+from cmaev.data.decode import DecodeLimits, Video
+from cmaev.data.decode.auto import closing_source, open_checked
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex
 from cmaev.data.memory import SharedBytes, available_memory
-from cmaev.data.sampling import IndexArray
+from cmaev.data.sampling import IndexArray, segment_frames
 from cmaev.data.transforms import Frames, resize_short_side, short_side_size
 
 Choose = Callable[[int], IndexArray]
@@ -60,8 +60,9 @@ class DiskReader:
     def read(self, row: int, choose: Choose) -> Clip:
         """See `ClipReader.read`."""
         with open_row(self._index, row, limits=self._limits) as video:
-            unique, places = np.unique(choose(video.num_frames), return_inverse=True)
-            return Clip(video.decode(unique).frames, places)
+            part = segment_frames(video.num_frames, self._index.segment(row))
+            unique, places = np.unique(choose(len(part)), return_inverse=True)
+            return Clip(video.decode(part.start + unique).frames, places)
 
 
 class MemoryReader:
@@ -114,15 +115,10 @@ class MemoryReader:
     def _fill(self, index: VideoIndex, row: int, limits: DecodeLimits | None) -> None:
         held = self._view(row)
         short = min(held.shape[1:3])
-        decoded = 0
         with open_row(index, row, limits=limits) as video:
-            for frame, _ in video.iterate():
-                if decoded == len(held):
-                    break
-                held[decoded] = resize_short_side(frame[None], short)[0]
-                decoded += 1
-            if decoded < len(held):
-                raise DataError(f"only {decoded} of its {len(held)} frames can be decoded")
+            part = segment_frames(video.num_frames, index.segment(row))
+            for place, (frame, _) in zip(held, video.stream(part), strict=True):
+                place[...] = resize_short_side(frame[None], short)[0]
 
 
 def open_reader(
@@ -139,7 +135,10 @@ def open_reader(
 def open_row(index: VideoIndex, row: int, *, limits: DecodeLimits | None = None) -> Iterator[Video]:
     """Opens the video at `row`; errors name its line in the index and its path."""
     try:
-        with open_video(Path(index.paths[row]), limits=limits) as video:
+        with (
+            closing_source(index.open_source(row)) as source,
+            open_checked(source, verified=index.verified(row), limits=limits) as video,
+        ):
             yield video
     except DataError as error:
         raise DataError(
@@ -154,7 +153,7 @@ def _held_shape(
         width, height = video.info.width, video.info.height
         if min(width, height) > short:
             width, height = short_side_size(width, height, short=short)
-        return video.num_frames, height, width
+        return len(segment_frames(video.num_frames, index.segment(row))), height, width
 
 
 def _check_memory(needed: int, videos: int) -> None:

@@ -1,11 +1,19 @@
 """Every rule of sampling as a property, and the figures that the peers' rule gives."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmaev.data.sampling import clip_at, eval_clips, pretrain_pair, train_clip
-from cmaev_spec.data import ClipSpec
+from cmaev.data.errors import DataError
+from cmaev.data.sampling import (
+    clip_at,
+    eval_clips,
+    pretrain_pair,
+    segment_frames,
+    train_clip,
+)
+from cmaev_spec.data import ClipSpec, PretrainData
 
 clips = st.builds(
     ClipSpec,
@@ -15,6 +23,7 @@ clips = st.builds(
 )
 lengths = st.integers(1, 400)
 seeds = st.integers(0, 2**32 - 1)
+modes = st.sampled_from(["dense", "linspace", "tsn"])
 
 
 def check_clip(indices: np.ndarray, num_frames: int, clip: ClipSpec) -> None:
@@ -95,3 +104,86 @@ def test_eval_clips_of_the_published_protocol() -> None:
     clip = ClipSpec(frames=16, stride=4, size=224)
     assert eval_clips(300, clip, num_clips=5)[:, 0].tolist() == [0, 56, 116, 176, 236]
     assert eval_clips(300, clip, num_clips=1)[0, 0] == 116
+
+
+@given(lengths, clips, modes, seeds, st.integers(1, 12))
+def test_every_rule_stays_inside_and_repeats_itself(
+    num_frames: int, clip: ClipSpec, mode: str, seed: int, num_clips: int
+) -> None:
+    clip = clip.model_copy(update={"sampling": mode})
+    drawn = [train_clip(num_frames, clip, rng=np.random.default_rng(seed)) for _ in range(2)]
+    np.testing.assert_array_equal(*drawn)
+    views = eval_clips(num_frames, clip, num_clips=num_clips)
+    assert views.shape == (num_clips, clip.frames)
+    for indices in (drawn[0], *views):
+        assert indices.shape == (clip.frames,)
+        assert indices.dtype == np.int64
+        assert indices[0] >= 0
+        assert indices[-1] < num_frames
+        assert (np.diff(indices) >= 0).all()
+
+
+@given(lengths, clips, seeds)
+def test_tsn_takes_a_frame_of_each_segment(num_frames: int, clip: ClipSpec, seed: int) -> None:
+    clip = clip.model_copy(update={"sampling": "tsn"})
+    T = clip.frames
+    indices = train_clip(num_frames, clip, rng=np.random.default_rng(seed))
+    if num_frames < T:
+        assert set(indices.tolist()) == set(range(num_frames)), "a short video keeps all frames"
+        return
+    places = indices * T / num_frames
+    for segment, (index, place) in enumerate(zip(indices, places, strict=True)):
+        assert segment * num_frames // T <= index < -(-(segment + 1) * num_frames // T), place
+
+
+def test_tsn_reaches_the_whole_of_each_segment() -> None:
+    clip = ClipSpec(frames=4, size=32, sampling="tsn")
+    rng = np.random.default_rng(0)
+    drawn = np.stack([train_clip(10, clip, rng=rng) for _ in range(500)])
+    assert [sorted(set(column)) for column in drawn.T] == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+
+
+def test_tsn_clips_of_the_published_protocol() -> None:
+    """Something-Something: 32 indices int(tick x) and int(tick / 2 + tick x), dealt in turn."""
+    clip = ClipSpec(frames=16, stride=2, size=224, sampling="tsn")
+    for num_frames in (20, 45, 300):
+        tick = num_frames / 16
+        both = [int(tick * x) for x in range(16)] + [int(tick / 2 + tick * x) for x in range(16)]
+        expected = np.stack([sorted(both)[0::2], sorted(both)[1::2]])
+        np.testing.assert_array_equal(eval_clips(num_frames, clip, num_clips=2), expected)
+    assert eval_clips(32, clip, num_clips=1)[0].tolist() == list(range(1, 32, 2))
+
+
+@given(st.integers(1, 400), clips)
+def test_tsn_clips_lie_in_between_each_other(num_frames: int, clip: ClipSpec) -> None:
+    clip = clip.model_copy(update={"sampling": "tsn"})
+    three = eval_clips(num_frames, clip, num_clips=3)
+    merged = three.T.reshape(-1)
+    assert (np.diff(merged) >= 0).all()
+    assert np.ptp(np.diff(merged)) <= 1, "evenly spread"
+
+
+def test_linspace_is_the_published_rule() -> None:
+    """VideoMAE's finetuning: a window of T x stride, its end included, cut to the last frame."""
+    clip = ClipSpec(frames=16, stride=4, size=224, sampling="linspace")
+    rng = np.random.default_rng(0)
+    drawn = np.stack([train_clip(80, clip, rng=rng) for _ in range(400)])
+    assert sorted(set(drawn[:, 0])) == list(range(80 - 64 + 1))
+    for indices in drawn:
+        expected = np.clip(np.linspace(0, 64, num=16), 0, 63).astype(np.int64)
+        np.testing.assert_array_equal(indices - indices[0], expected)
+    short = np.clip(np.concatenate([np.linspace(0, 30, num=7), np.full(9, 30)]), 0, 29)
+    np.testing.assert_array_equal(train_clip(30, clip, rng=rng), short.astype(np.int64))
+
+
+def test_pretraining_takes_dense_clips_only() -> None:
+    with pytest.raises(ValueError, match="pretraining needs dense"):
+        PretrainData(index="a.csv", clip=ClipSpec(sampling="tsn"))
+
+
+def test_a_segment_lies_inside_its_video() -> None:
+    assert segment_frames(10, None) == range(10)
+    assert segment_frames(10, (4, 6)) == range(4, 10)
+    for segment in ((4, 7), (-1, 3), (2, 0)):
+        with pytest.raises(DataError, match="but the video has 10"):
+            segment_frames(10, segment)

@@ -87,9 +87,9 @@ def test_a_sample_depends_on_seed_epoch_and_index(index: VideoIndex) -> None:
 
 def test_both_views_come_from_one_decode(index: VideoIndex, monkeypatch) -> None:
     opened = []
-    real = reader.open_video
+    real = reader.open_checked
     monkeypatch.setattr(
-        reader, "open_video", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+        reader, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
     )
     pretrain_views(index).sample(0, epoch=0)
     EvaluateViews(index, clip=CLIP, num_clips=5, num_crops=3).sample(0)
@@ -108,9 +108,9 @@ def test_finetune_sample(index: VideoIndex) -> None:
 
 def test_repeated_samples_are_views_of_the_same_frames(index: VideoIndex, monkeypatch) -> None:
     opened = []
-    real = reader.open_video
+    real = reader.open_checked
     monkeypatch.setattr(
-        reader, "open_video", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+        reader, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
     )
     data = FinetuneData(
         index=index.source,

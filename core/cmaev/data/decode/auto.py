@@ -1,6 +1,8 @@
 """Choosing the decoder: the fast one for a checked file that is unchanged, else the reference."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cmaev.data.decode.base import DecodeLimits, Source, Video, is_available, open_video
@@ -34,16 +36,24 @@ def open_checked(
     return open_video(source, limits=limits, num_frames=count)
 
 
+@contextmanager
+def closing_source(source: Source) -> Iterator[Source]:
+    """Closes a source that is an open file when the block ends."""
+    try:
+        yield source
+    finally:
+        if not isinstance(source, Path | bytes | FrameFolder):
+            source.close()
+
+
 def stamp(source: Source) -> tuple[int, int]:
     """(bytes, mtime_ns), by which a change is noticed; -1 where there is no such thing."""
-    if isinstance(source, Path):
+    if isinstance(source, Path | FrameFolder):
         try:
-            status = os.stat(source)
+            status = os.stat(source if isinstance(source, Path) else source.path)
         except OSError as error:
             raise DataError(f"it cannot be read: {(error.strerror or '').lower()}") from None
         return status.st_size, status.st_mtime_ns
-    if isinstance(source, FrameFolder):
-        return -1, -1
     if isinstance(source, bytes):
         return len(source), -1
     place = source.tell()

@@ -63,13 +63,19 @@ class PyAVVideo:
         # The pass that looked at the first frame serves the first decoding too.
         self._waiting: _Pass | None = first
 
-    @cached_property
-    def num_frames(self) -> int:
-        """Frames that can be decoded, by packets where those are frames, else by decoding."""
+    @property
+    def counted(self) -> int | None:
+        """How many frames there should be by the packets; None where those do not tell."""
         container = self.info.container.split(",")[0]
         if self.info.codec in COUNTABLE_CODECS and container in COUNTABLE_CONTAINERS:
             return self._packets
-        return sum(1 for _ in self._decoded())
+        return None
+
+    @cached_property
+    def num_frames(self) -> int:
+        """Frames that can be decoded, by packets where those are frames, else by decoding."""
+        counted = self.counted
+        return sum(1 for _ in self._decoded()) if counted is None else counted
 
     def decode(self, indices: Indices, *, region: Region | None = None) -> Decoded:
         """The frames at `indices`, in that order; decodes up to the last of them only."""
