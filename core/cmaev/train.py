@@ -117,9 +117,13 @@ def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
             symmetric=objective.symmetric,
             decoder_keep_ratio=objective.decoder_keep_ratio,
             target_keep_ratio=objective.target_keep_ratio,
+            temporal_kernel=job.model.temporal_kernel,
+            multiscale=job.model.multiscale,
+            sparse_stages=job.model.sparse_stages,
         ),
         field="model",
     )
+    model.set_grad_checkpointing(job.model.grad_checkpointing)
     task = checked(
         lambda: PretrainTask(model, objective=objective),
         field="objective",
@@ -152,6 +156,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
         write_atomic(context.run.labels, json.dumps(labels))
 
     model = build_classifier(job, num_classes=len(labels))
+    model.encoder.set_grad_checkpointing(job.model.grad_checkpointing)
     if job.init is not None and newest_checkpoint(context.run) is None:
         report = load_pretrained(model, job.init)
         logger.info("init: loaded %d tensors, skipped %d", len(report.loaded), len(report.skipped))

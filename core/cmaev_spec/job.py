@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from cmaev_spec.base import Spec
 from cmaev_spec.data import EvaluateData, FinetuneData, PretrainData
 from cmaev_spec.exits import BadInput
-from cmaev_spec.model import ClassifierSpec, EncoderSpec, ObjectiveSpec
+from cmaev_spec.model import ClassifierSpec, ObjectiveSpec, PretrainEncoderSpec
 from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
 from cmaev_spec.resources import ResourceSpec, RunControlSpec
 
@@ -56,7 +56,7 @@ class PretrainJob(TrainingJob):
     """Self-supervised CMAE-V pretraining on unlabelled videos."""
 
     kind: Literal["pretrain"]
-    model: EncoderSpec = EncoderSpec()
+    model: PretrainEncoderSpec = PretrainEncoderSpec()
     objective: ObjectiveSpec = ObjectiveSpec()
     data: PretrainData
     optim: OptimSpec

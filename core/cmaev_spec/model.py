@@ -13,6 +13,23 @@ class EncoderSpec(Spec):
 
     name: str = Field("cmaev_vit_nano_patch8_32", description="a name listed by list_models()")
     drop_path_rate: float = Field(0.0, ge=0.0, lt=1.0)
+    temporal_kernel: Literal[1, 3] | None = Field(
+        None, description="convvit only: time slots of its convolutions; None: 1"
+    )
+    grad_checkpointing: bool = Field(
+        False, description="keep block inputs only and compute twice: less memory, same results"
+    )
+
+
+class PretrainEncoderSpec(EncoderSpec):
+    """An encoder that sees the visible tokens of a clip."""
+
+    multiscale: bool | None = Field(
+        None, description="convvit only: add the early stages to the tokens; None: true"
+    )
+    sparse_stages: bool | None = Field(
+        None, description="convvit only: leave out hidden cells, same results; None: true"
+    )
 
 
 class ClassifierSpec(EncoderSpec):

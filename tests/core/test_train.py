@@ -106,6 +106,26 @@ def test_finetuning_starts_from_the_pretrained_encoder(videos, pretrained):
     assert set(report.initial) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
 
 
+def test_a_hybrid_goes_through_both_jobs(videos, tmp_path, capsys):
+    """With what only it has: kernels over time, fused stages, layers numbered its own way."""
+    model = {"name": "cmaev_convvit_nano_patch8_32", "temporal_kernel": 3}
+    spec = job("pretrain", videos, model={**model, "grad_checkpointing": True})
+    code, folder = run(tmp_path / "pretrained", spec)
+    assert code == 0
+    state = load_model_state(newest_checkpoint(folder))
+    assert "encoder.stage1_output_decode.weight" in state
+    options = {"model": model, "init": str(folder.path)}
+    code, tuned = run(tmp_path / "finetuned", job("finetune", videos, **options))
+    assert code == 0
+    assert json.loads(tuned.summary.read_text())["num_videos"] == 6
+    loaded = load_classifier(tuned).model
+    assert not any("output_decode" in name for name in loaded.state_dict())
+    assert loaded.encoder.blocks1[0].attn.kernel_size == (3, 5, 5)
+    other = job("finetune", videos, **{**options, "model": {**model, "temporal_kernel": 1}})
+    assert run(tmp_path / "other", other)[0] == 64
+    assert "encoder.blocks1.0.attn.weight is (32, 1, 3, 5, 5) there" in capsys.readouterr().err
+
+
 def test_finetuning_measures_every_held_out_video_once(finetuned):
     summary = json.loads(finetuned.summary.read_text())
     assert summary["num_videos"] == 6
@@ -154,7 +174,8 @@ def test_a_pretraining_run_cannot_be_evaluated(videos, pretrained, tmp_path, cap
     ("kind", "changes", "message"),
     [
         ("pretrain", {"data__index": "nowhere.csv"}, "nowhere.csv"),
-        ("pretrain", {"model__name": "cmaev_vit_giant"}, "there are: cmaev_vit_base"),
+        ("pretrain", {"model__name": "cmaev_vit_giant"}, "there are: cmaev_convvit_base"),
+        ("pretrain", {"model__temporal_kernel": 3}, "temporal_kernel has no effect on a ViT"),
         ("pretrain", {"optim__batch_size": 64}, "more than the 16 videos"),
         ("pretrain", {"objective__mask_ratio": 0.01}, "hides 0 of 16"),
         ("pretrain", {"data__clip": {"frames": 8, "stride": 2, "size": 36}}, "img_size"),

@@ -31,14 +31,15 @@ from cmaev_spec.wire import content_hash
 
 LABELS = tuple(f"label {index}" for index in range(8))
 STEP = 30
+ENCODER = "cmaev_vit_nano_patch8_32"
 TOKEN = "a-token-for-the-tests"
 
 
-def finetune_job() -> FinetuneJob:
+def finetune_job(encoder: str = ENCODER) -> FinetuneJob:
     job = parse_job(
         {
             "kind": "finetune",
-            "model": {"name": "cmaev_vit_nano_patch8_32", "init_scale": 1.0},
+            "model": {"name": encoder, "init_scale": 1.0},
             "data": {
                 "index": "train.csv",
                 "val_index": "val.csv",
@@ -51,9 +52,9 @@ def finetune_job() -> FinetuneJob:
     return job
 
 
-def write_run(folder: Path, *, seed: int = 0) -> RunDir:
+def write_run(folder: Path, *, seed: int = 0, encoder: str = ENCODER) -> RunDir:
     """A run directory as finetuning leaves it; its head is scaled up so that labels differ."""
-    job = finetune_job()
+    job = finetune_job(encoder)
     torch.manual_seed(seed)
     model = build_classifier(job, num_classes=len(LABELS))
     with torch.no_grad():
@@ -70,6 +71,12 @@ def write_run(folder: Path, *, seed: int = 0) -> RunDir:
 @pytest.fixture(scope="session")
 def finetuned(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return write_run(tmp_path_factory.mktemp("runs") / "finetuned")
+
+
+@pytest.fixture(scope="session")
+def finetuned_hybrid(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    folder = tmp_path_factory.mktemp("runs") / "hybrid"
+    return write_run(folder, encoder="cmaev_convvit_nano_patch8_32")
 
 
 @pytest.fixture(scope="session")

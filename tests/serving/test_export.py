@@ -39,6 +39,17 @@ def test_the_export_computes_what_the_run_computes(
     assert np.ptp(expected) > 0.1
 
 
+def test_the_hybrid_is_exported_with_any_batch_size(
+    finetuned_hybrid: RunDir, tmp_path: Path
+) -> None:
+    result = export_run(finetuned_hybrid, tmp_path, name="shapes", archive=False)
+    assert {case.batch_size for case in result.parity.cases} == set(BATCH_SIZES)
+    frames = np.random.default_rng(7).integers(0, 256, (5, 8, 32, 32, 3), dtype=np.uint8)
+    expected = FramesToLogits(load_classifier(finetuned_hybrid).model).eval().logits(frames)
+    np.testing.assert_allclose(Session(result.onnx).logits(frames), expected, atol=1e-4, rtol=1e-4)
+    assert np.ptp(expected) > 0.1
+
+
 def test_normalisation_is_inside_the_graph(finetuned: RunDir, exported: ExportResult) -> None:
     """The file takes raw bytes: the same clip, normalised by hand, goes through the model."""
     frames = np.random.default_rng(8).integers(0, 256, (1, 8, 32, 32, 3), dtype=np.uint8)

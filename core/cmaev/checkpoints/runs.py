@@ -111,6 +111,7 @@ def build_classifier(job: FinetuneJob, *, num_classes: int) -> VideoClassifier:
             drop_path_rate=job.model.drop_path_rate,
             head_drop_rate=job.model.head_drop_rate,
             init_scale=job.model.init_scale,
+            temporal_kernel=job.model.temporal_kernel,
         )
     except ValueError as error:
         raise BadInput(f"model: {error}") from None

@@ -3,6 +3,7 @@ import torch
 
 from cmaev.models import create_model, create_pretraining_model, list_models
 from cmaev.models.architectures import ARCHITECTURES, register
+from cmaev_spec.preset import list_presets, load_preset
 
 NANO = "cmaev_vit_nano_patch8_32"
 
@@ -23,6 +24,17 @@ def test_parameter_counts_are_videomaes(size, pretraining, finetuning):
         classifier = create_model(name, num_classes=400)
     assert sum(p.numel() for p in masked.parameters()) == pretraining
     assert sum(p.numel() for p in classifier.parameters()) == finetuning
+
+
+@pytest.mark.parametrize("preset", [name for name in list_presets() if "train" in name])
+def test_presets_name_models_that_can_be_built(preset):
+    spec = load_preset(preset)
+    clip = {"num_frames": spec["data"]["clip"]["frames"], "img_size": spec["data"]["clip"]["size"]}
+    name = f"cmaev_{'convvit' if 'convvit' in preset else 'vit'}_{preset.split('-')[0]}_*"
+    assert spec["model"]["name"] in list_models(name)
+    with torch.device("meta"):
+        model = create_pretraining_model(spec["model"]["name"], **clip)
+    assert model.encoder.grid[0] == clip["num_frames"] // 2
 
 
 def test_unknown_names_list_the_choices():
