@@ -29,8 +29,13 @@ class ClipSpec(Spec):
 class DataSpec(Spec):
     """What every job that reads videos needs."""
 
-    index: str = Field(description="index file: `path,label` csv or `path label` text")
-    root: str | None = Field(None, description="folder that relative paths of the index start from")
+    index: str = Field(
+        description="videos: a csv or text file, a folder of a folder per class, or shards; a path "
+        "or a URL"
+    )
+    root: str | None = Field(
+        None, description="folder or URL that relative paths of an index start from"
+    )
     clip: ClipSpec = ClipSpec()
     workers: int = Field(0, ge=0, le=64, description="loader processes per training process")
     cache: Literal["none", "memory"] = Field(

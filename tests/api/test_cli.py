@@ -63,6 +63,11 @@ def spec_file(specs, tmp_path):
     return path
 
 
+def test_a_url_in_a_job_stays_as_it_is(live, cmaev, spec_file):
+    code, out, _ = cmaev("submit", spec_file, "--set", "data.index=s3://bucket/a.csv", "--json")
+    assert (code, json.loads(out)["spec"]["data"]["index"]) == (0, "s3://bucket/a.csv")
+
+
 def test_a_job_from_submit_to_retry(live, cmaev, spec_file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     override = "data.index=train.csv"  # relative to here

@@ -71,10 +71,23 @@ def test_a_wrong_specification_names_the_field(plane, specs, sent, change, field
 
 
 def test_every_wrong_path_is_named_at_once(plane, specs, index, tmp_path):
-    data = {"index": str(tmp_path), "val_index": str(index), "root": str(index)}
+    data = {"index": str(tmp_path / "none"), "val_index": str(index), "root": str(index)}
     problem = plane.user.post("/v1/jobs", json=specs("finetune", data=data)).json()
     assert {item["field"] for item in problem["errors"]} == {"data.index", "data.root"}
     assert "CMAEV_SHARED_FILES" in problem["fix"]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/train.csv", "{}", "{}/*.csv"])
+def test_an_index_may_be_a_url_a_folder_or_shards(plane, specs, index, place):
+    data = {"index": place.format(index.parent), "root": "s3://bucket/videos"}
+    assert plane.user.post("/v1/jobs", json=specs(data=data)).status_code == 201
+
+
+def test_an_empty_folder_or_pattern_is_refused(plane, specs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place, words in (("empty", "is empty"), ("*.tar", "there is no file")):
+        problem = plane.user.post("/v1/jobs", json=specs(data={"index": str(tmp_path / place)}))
+        assert words in problem.json()["detail"]
 
 
 def test_an_index_that_is_empty_or_unreadable_is_refused(plane, specs, index):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cmaev_spec.job import JobSpec, parse_job
+from cmaev_spec.location import is_url
 
 DATA_PATHS = ("index", "val_index", "root")
 RUN_PATHS = ("init", "source")
@@ -22,4 +23,6 @@ def absolute_paths(spec: JobSpec) -> JobSpec:
 
 
 def _absolute(path: str) -> str:
+    if is_url(path):
+        return path
     return str(Path(path).expanduser().absolute())

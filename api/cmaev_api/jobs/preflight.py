@@ -8,6 +8,7 @@ from cmaev_api.errors import unprocessable
 from cmaev_api.jobs.repository import JobRepository
 from cmaev_api.tables import Job
 from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, referenced_run
+from cmaev_spec.location import is_url
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.state import JobState
 
@@ -71,7 +72,7 @@ def _path_problems(spec: JobSpec) -> Iterator[tuple[str, str]]:
             yield field, f"{reference} is not a run directory: it has no spec.json"
     if isinstance(spec, ExportJob):
         return
-    if spec.data.root is not None:
+    if spec.data.root is not None and not is_url(spec.data.root):
         if not os.path.isabs(spec.data.root):
             yield "data.root", f"{spec.data.root!r} must be an absolute path"
         elif not Path(spec.data.root).is_dir():
@@ -83,8 +84,16 @@ def _path_problems(spec: JobSpec) -> Iterator[tuple[str, str]]:
 
 def _index_problems(field: str, index: str) -> Iterator[tuple[str, str]]:
     path = Path(index)
+    if is_url(index):
+        return  # Whether it can be reached is for the workers to say.
     if not path.is_absolute():
         yield field, f"{index!r} must be an absolute path"
+    elif path.is_dir():
+        if not any(path.iterdir()):
+            yield field, f"the folder {index} is empty"
+    elif "*" in path.name:
+        if not any(path.parent.glob(path.name)):
+            yield field, f"there is no file {index}"
     elif not path.is_file():
         yield field, f"there is no file {index}"
     elif not os.access(path, os.R_OK):

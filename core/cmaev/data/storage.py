@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from cmaev.data.errors import DataError
+from cmaev_spec.location import is_url as is_url
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -22,11 +23,6 @@ _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 # A video is read in blocks of this size, each of them once: decoders pass over a file twice.
 BLOCK_BYTES: Final = 4 << 20
 HELD_BLOCKS: Final = 32
-
-
-def is_url(path: str) -> bool:
-    """Whether `path` is an address that fsspec opens, and no local path."""
-    return _URL.match(path) is not None
 
 
 def local_or_url(path: str | os.PathLike[str]) -> str:
