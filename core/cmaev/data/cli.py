@@ -50,11 +50,11 @@ def index(
 
 
 def split(
-    source: Annotated[Path, typer.Argument(help="index file with labels")],
+    source: Annotated[str, typer.Argument(metavar="INDEX", help="index with labels")],
     out: Annotated[Path, typer.Option(help="folder for train.csv and val.csv")],
     val_share: Annotated[float, typer.Option(help="share of each label to hold out")] = 0.2,
     seed: Annotated[int, typer.Option(help="decides which videos are held out")] = 0,
-    root: Annotated[Path | None, typer.Option(help="folder that relative paths start from")] = None,
+    root: Annotated[str | None, typer.Option(help="where relative paths start from")] = None,
 ) -> None:
     """Hold out a share of an index; split sets with many clips per recording by hand."""
     from cmaev.data.split import split_index

@@ -81,6 +81,11 @@ class VideoIndex:
         """(rows,), NO_LABEL where there is none."""
         return self._labels
 
+    def label_name(self, row: int) -> str:
+        """The label of a row; empty where it has none."""
+        label = int(self.labels[row])
+        return "" if label == NO_LABEL else self.label_names[label]
+
     @property
     def lines(self) -> NDArray[np.int32]:
         """(rows,), the line of the index that each row stands on."""

@@ -1,15 +1,12 @@
 """Holding out a share of the videos of an index, label by label."""
 
-import csv
-import io
-import os
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
-from cmaev.data.index import VideoIndex, open_index
+from cmaev.data.index import open_index
+from cmaev.data.index_write import index_text
 from cmaev_spec.files import write_atomic
 
 
@@ -47,15 +44,5 @@ def split_index(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path, chosen in (("train.csv", ~held_out), ("val.csv", held_out)):
-        write_atomic(folder / path, _index_text(index, np.flatnonzero(chosen)))
+        write_atomic(folder / path, index_text(index, np.flatnonzero(chosen).tolist()))
     return int((~held_out).sum()), int(held_out.sum())
-
-
-def _index_text(index: VideoIndex, rows: NDArray[np.int64]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("path", "label"))
-    for row in rows:
-        label = index.label_names[int(index.labels[row])]
-        writer.writerow((os.path.abspath(index.paths[int(row)]), label))
-    return buffer.getvalue()

@@ -4,6 +4,7 @@ import pytest
 
 from cmaev.data.errors import DataError
 from cmaev.data.index import open_index
+from cmaev.data.shard_write import write_shards
 from cmaev.data.split import split_index
 
 
@@ -39,3 +40,40 @@ def test_a_label_with_one_video_cannot_be_split(tmp_path):
     (tmp_path / "index.csv").write_text("path,label\na.mp4,walk\n")
     with pytest.raises(DataError, match="'walk' has one video"):
         split_index(tmp_path / "index.csv", out=tmp_path)
+
+
+def test_a_split_says_all_that_the_index_says(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    text = "path,start,total,label,frames,decoder,bytes,mtime_ns\n"
+    text += "".join(f"a.mp4,{start},5,{start % 2},40,decord,5,7\n" for start in range(9))
+    (tmp_path / "index.csv").write_text(text + "a.mp4,9,5,1,,,,\n")
+    index = open_index(tmp_path / "index.csv")
+    split_index(tmp_path / "index.csv", out=tmp_path / "split")
+    found = {}
+    for side in ("train", "val"):
+        part = open_index(tmp_path / "split" / f"{side}.csv")
+        assert part.paths[0] == str(tmp_path / "a.mp4")
+        found |= {part.segment(k): (part.labels[k], part.verified(k)) for k in range(len(part))}
+    assert found == {
+        index.segment(k): (index.labels[k], index.verified(k)) for k in range(len(index))
+    }
+
+
+def test_shards_and_urls_can_be_split(tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    rows = "".join(f"{name}.mp4,{number % 2}\n" for number, name in enumerate("abcd"))
+    (tmp_path / "index.csv").write_text("path,label\n" + rows)
+    write_shards(open_index(tmp_path), tmp_path / "shards")
+    split_index(tmp_path / "shards", out=tmp_path / "split", val_share=0.5)
+    sides = [open_index(tmp_path / "split" / f"{side}.csv") for side in ("train", "val")]
+    content = [side.open_source(row) for side in sides for row in range(len(side))]
+    assert sorted(content) == [b"a", b"b", b"c", b"d"]
+    (tmp_path / "urls.csv").write_text(
+        "path,label\n" + "".join(f"memory://videos/{name},0\n" for name in "abcd")
+    )
+    fsspec = pytest.importorskip("fsspec")
+    for name in "abcd":
+        fsspec.filesystem("memory").pipe_file(f"/videos/{name}", b"x")
+    split_index(tmp_path / "urls.csv", out=tmp_path / "split")
+    assert open_index(tmp_path / "split" / "val.csv").paths[0].startswith("memory://videos/")
