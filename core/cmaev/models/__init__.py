@@ -8,6 +8,10 @@ from cmaev.models.registry import (
     create_model,
     create_pretraining_model,
 )
+from cmaev.models.timm_entry import register_with_timm
+
+for _name in list_models():
+    register_with_timm(_name)
 
 __all__ = [
     "CMAEV",
