@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from cmaev.checkpoints import load_classifier, load_pretrained
-from cmaev.checkpoints.runs import build_classifier
+from cmaev.checkpoints.runs import build_classifier, build_pretraining_model
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.loader import EpochLoader
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
@@ -26,7 +26,7 @@ from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.signals import StopRequest
-from cmaev.models import CMAEV, VideoClassifier, create_pretraining_model
+from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
 from cmaev.pictures import loss_curve, reconstruction_strip
 from cmaev.tasks.base import Task
@@ -101,29 +101,10 @@ def _run(job: JobSpec, context: Context) -> Summary | None:
 def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
     """Pretrains, then pictures what the decoder rebuilds; None if it was stopped."""
     torch.manual_seed(job.seed)
-    clip, objective = job.data.clip, job.objective
-    model = checked(
-        lambda: create_pretraining_model(
-            job.model.name,
-            num_frames=clip.frames,
-            img_size=clip.size,
-            drop_path_rate=job.model.drop_path_rate,
-            decoder_depth=objective.decoder_depth,
-            contrast_weight=objective.contrast_weight,
-            contrast_scale=objective.contrast_scale,
-            temperature=objective.temperature,
-            target_final_norm=objective.target_final_norm,
-            online_feature=objective.online_feature,
-            symmetric=objective.symmetric,
-            decoder_keep_ratio=objective.decoder_keep_ratio,
-            target_keep_ratio=objective.target_keep_ratio,
-            temporal_kernel=job.model.temporal_kernel,
-            multiscale=job.model.multiscale,
-            sparse_stages=job.model.sparse_stages,
-        ),
-        field="model",
-    )
+    objective = job.objective
+    model = build_pretraining_model(job)
     model.set_grad_checkpointing(job.model.grad_checkpointing)
+    start_from(job.init, model, context)
     task = checked(
         lambda: PretrainTask(model, objective=objective),
         field="objective",
@@ -157,9 +138,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
 
     model = build_classifier(job, num_classes=len(labels))
     model.encoder.set_grad_checkpointing(job.model.grad_checkpointing)
-    if job.init is not None and newest_checkpoint(context.run) is None:
-        report = load_pretrained(model, job.init)
-        logger.info("init: loaded %d tensors, skipped %d", len(report.loaded), len(report.skipped))
+    start_from(job.init, model, context)
     task = FinetuneTask(
         model,
         label_smoothing=job.optim.label_smoothing,
@@ -209,6 +188,17 @@ def run_evaluate(job: EvaluateJob, context: Context) -> Summary | None:
         batch_size=data.batch_size,
         workers=data.workers,
     )
+
+
+def start_from(source: str | None, model: CMAEV | VideoClassifier, context: Context) -> None:
+    """Loads the weights that a job starts from; a run that resumes has weights of its own."""
+    if source is None or newest_checkpoint(context.run) is not None:
+        return
+    report = checked(lambda: load_pretrained(model, source), field="init")
+    for line in report.lines():
+        logger.info("init: %s", line)
+    for text in report.warnings:
+        context.events.warning(f"init: {text}")
 
 
 def train(

@@ -19,6 +19,17 @@ RunRef = Annotated[
     Field(min_length=1, description="`job:<id>` of a finished job, or the path of a run directory"),
 ]
 
+WeightsRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description=(
+            "`job:<id>` of a finished job, or the path of a run directory, of a file of weights "
+            "(.safetensors, VideoMAE's .pth) or of a Hugging Face VideoMAE folder"
+        ),
+    ),
+]
+
 
 class SpecError(BadInput):
     """A specification that cannot be used; `problems` lists (field, message)."""
@@ -56,6 +67,7 @@ class PretrainJob(TrainingJob):
     """Self-supervised CMAE-V pretraining on unlabelled videos."""
 
     kind: Literal["pretrain"]
+    init: WeightsRef | None = Field(None, description="weights to go on from; None: at random")
     model: PretrainEncoderSpec = PretrainEncoderSpec()
     objective: ObjectiveSpec = ObjectiveSpec()
     data: PretrainData
@@ -71,7 +83,7 @@ class FinetuneJob(TrainingJob):
     """Supervised training of a classifier, from a pretrained run or from scratch."""
 
     kind: Literal["finetune"]
-    init: RunRef | None = Field(None, description="pretrained run; None trains from scratch")
+    init: WeightsRef | None = Field(None, description="pretrained weights; None: from scratch")
     model: ClassifierSpec = ClassifierSpec()
     data: FinetuneData
     optim: FinetuneOptimSpec
@@ -172,12 +184,10 @@ def apply_overrides(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def referenced_run(job: JobSpec) -> str | None:
-    """The run that a job starts from, if it needs one."""
-    if isinstance(job, FinetuneJob):
+    """The run or the weights that a job starts from, if it needs any."""
+    if isinstance(job, PretrainJob | FinetuneJob):
         return job.init
-    if isinstance(job, EvaluateJob | ExportJob):
-        return job.source
-    return None
+    return job.source
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -125,6 +125,43 @@ def test_a_run_directory_as_reference_must_be_one(plane, specs, tmp_path):
         assert words in problem["detail"]
 
 
+def test_training_may_start_from_files_and_folders_of_weights(plane, specs, tmp_path):
+    for name in ("videomae.pth", "model.safetensors"):
+        (tmp_path / name).touch()
+        for kind in ("pretrain", "finetune"):
+            body = specs(kind, init=str(tmp_path / name))
+            assert plane.user.post("/v1/jobs", json=body).status_code == 201
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "config.json").touch()
+    body = specs("finetune", init=str(tmp_path / "hub"))
+    assert plane.user.post("/v1/jobs", json=body).status_code == 201
+    problem = plane.user.post("/v1/jobs", json=specs("export", source=body["init"])).json()
+    assert "not a run directory" in problem["detail"]
+
+
+def test_weights_that_no_model_can_start_from_are_refused(plane, specs, tmp_path, index):
+    for path, words in (
+        (tmp_path / "none.pth", "is not there"),
+        (index, "no file of weights"),
+        (tmp_path, "neither a run directory"),
+        ("weights.pth", "absolute path or job:<id>"),
+    ):
+        problem = plane.user.post("/v1/jobs", json=specs("finetune", init=str(path))).json()
+        assert problem["field"] == "init"
+        assert words in problem["detail"]
+
+
+def test_which_kinds_of_job_training_may_start_from(plane, specs, submit):
+    pretrain = submit()
+    finetune = submit("finetune", init=f"job:{pretrain}")
+    submit("finetune", init=f"job:{finetune}")
+    submit("pretrain", init=f"job:{pretrain}")
+    body = specs("pretrain", init=f"job:{finetune}")
+    problem = plane.user.post("/v1/jobs", json=body).json()
+    assert problem["field"] == "init"
+    assert "a pretrain job starts from a pretrain job" in problem["detail"]
+
+
 @pytest.mark.parametrize("end", ["succeeded", "failed"])
 def test_a_job_waits_for_the_one_it_starts_from(plane, submit, sent, end):
     pretrain = submit()

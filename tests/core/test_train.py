@@ -13,13 +13,13 @@ import torch
 from typer.testing import CliRunner
 
 from cmaev import launch
-from cmaev.checkpoints import load_classifier, load_pretrained
+from cmaev.checkpoints import export_huggingface, load_classifier, load_pretrained
 from cmaev.cli import build
 from cmaev.data.synth import synthesise
 from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.events import read_metrics
-from cmaev.models import create_model
+from cmaev.models import create_model, create_pretraining_model
 from cmaev_spec.events import EVENT_ADAPTER
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import parse_job
@@ -126,6 +126,38 @@ def test_a_hybrid_goes_through_both_jobs(videos, tmp_path, capsys):
     assert "encoder.blocks1.0.attn.weight is (32, 1, 3, 5, 5) there" in capsys.readouterr().err
 
 
+def test_a_run_starts_from_a_file_of_videomae_and_tells_its_licence(videos, tmp_path):
+    torch.manual_seed(3)
+    state = create_pretraining_model("cmaev_vit_nano_patch8_32", contrast_weight=0.0).state_dict()
+    torch.save({"model": state}, tmp_path / "videomae.pth")
+    spec = job("pretrain", videos, init=str(tmp_path / "videomae.pth"))
+    code, folder = run(tmp_path / "run", spec)
+    assert code == 0
+    warnings = [event.message for event in events(folder) if event.type == "warning"]
+    assert len(warnings) == 1
+    assert "CC-BY-NC-4.0" in warnings[0]
+    name = "encoder.blocks.0.mlp.fc1.weight"
+    trained = load_model_state(newest_checkpoint(folder))[name]
+    moved = (trained - state[name]).norm() / state[name].norm()
+    assert 0 < moved < 0.1
+
+
+def test_a_run_starts_from_a_hugging_face_folder(videos, tmp_path):
+    model = create_model("cmaev_vit_nano_patch8_32", num_classes=4)
+    export_huggingface(model, tmp_path / "hub")
+    spec = job("finetune", videos, init=str(tmp_path / "hub"))
+    code, folder = run(tmp_path / "run", spec)
+    assert code == 0
+    assert not [event for event in events(folder) if event.type == "warning"]
+
+
+def test_weights_that_do_not_fit_are_bad_input_of_init(videos, tmp_path):
+    torch.save({"model": {"fc.weight": torch.ones(2, 2)}}, tmp_path / "other.pth")
+    code, folder = run(tmp_path / "run", job("finetune", videos, init=str(tmp_path / "other.pth")))
+    assert code == 64
+    assert events(folder)[-1].error.startswith("init: nothing in")
+
+
 def test_finetuning_measures_every_held_out_video_once(finetuned):
     summary = json.loads(finetuned.summary.read_text())
     assert summary["num_videos"] == 6
@@ -179,7 +211,7 @@ def test_a_pretraining_run_cannot_be_evaluated(videos, pretrained, tmp_path, cap
         ("pretrain", {"optim__batch_size": 64}, "more than the 16 videos"),
         ("pretrain", {"objective__mask_ratio": 0.01}, "hides 0 of 16"),
         ("pretrain", {"data__clip": {"frames": 8, "stride": 2, "size": 36}}, "img_size"),
-        ("finetune", {"init": "nowhere"}, "not a run directory"),
+        ("finetune", {"init": "nowhere"}, "init: nowhere is not there"),
         ("finetune", {"data__labels": ["up", "down"]}, "unknown label"),
         ("pretrain", {"resources__device": "cuda"}, "no usable GPU"),
     ],

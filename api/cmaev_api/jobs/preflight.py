@@ -11,10 +11,16 @@ from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, referen
 from cmaev_spec.location import is_url
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.state import JobState
+from cmaev_spec.weights import source_problem
 
 JOB_PREFIX = "job:"
-FITTING_KINDS = {"finetune": "pretrain", "evaluate": "finetune", "export": "finetune"}
-"""Kind of job -> kind of job that it can start from."""
+FITTING_KINDS = {
+    "pretrain": ("pretrain",),
+    "finetune": ("pretrain", "finetune"),
+    "evaluate": ("finetune",),
+    "export": ("finetune",),
+}
+"""Kind of job -> kinds of job that it can start from."""
 
 
 def find_reference(spec: JobSpec, jobs: JobRepository) -> Job | None:
@@ -35,9 +41,10 @@ def find_reference(spec: JobSpec, jobs: JobRepository) -> Job | None:
             fix="`cmaev jobs list` shows the jobs",
         )
     fitting = FITTING_KINDS[spec.kind]
-    if job.kind != fitting:
+    if job.kind not in fitting:
         message = (
-            f"job {job.id} is of kind {job.kind}; a {spec.kind} job starts from a {fitting} job"
+            f"job {job.id} is of kind {job.kind}; a {spec.kind} job starts from a "
+            f"{' or '.join(fitting)} job"
         )
         raise unprocessable([(field, message)])
     if job.state in {JobState.FAILED, JobState.CANCELLED}:
@@ -68,8 +75,8 @@ def _path_problems(spec: JobSpec) -> Iterator[tuple[str, str]]:
         field = _reference_field(spec)
         if not os.path.isabs(reference):
             yield field, f"{reference!r} must be an absolute path or job:<id>"
-        elif not RunDir(reference).spec.is_file():
-            yield field, f"{reference} is not a run directory: it has no spec.json"
+        elif problem := _reference_problem(field, reference):
+            yield field, problem
     if isinstance(spec, ExportJob):
         return
     if spec.data.root is not None and not is_url(spec.data.root):
@@ -100,6 +107,15 @@ def _index_problems(field: str, index: str) -> Iterator[tuple[str, str]]:
         yield field, f"{index} cannot be read"
     elif path.stat().st_size == 0:
         yield field, f"{index} is empty"
+
+
+def _reference_problem(field: str, path: str) -> str | None:
+    """Training may start from any weights, the other kinds from a run alone."""
+    if field == "init":
+        return source_problem(path)
+    if not RunDir(path).spec.is_file():
+        return f"{path} is not a run directory: it has no spec.json"
+    return None
 
 
 def _reference_field(spec: JobSpec) -> str:

@@ -1,26 +1,14 @@
-"""Models of our own runs: loading weights into a new model, rebuilding a finetuned classifier."""
+"""Models of our own runs: their weights, and the whole model as its job describes it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
-
+from cmaev.checkpoints.weights import Weights
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
-from cmaev.models import VideoClassifier, create_model
+from cmaev.models import CMAEV, VideoClassifier, create_model, create_pretraining_model
 from cmaev_spec.exits import BadInput
-from cmaev_spec.job import FinetuneJob
-from cmaev_spec.rundir import RunDir, resolve_run
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What came out of a checkpoint and what did not."""
-
-    loaded: tuple[str, ...]
-    skipped: tuple[str, ...]
-    """Names in the file that the model has no place for."""
-    initial: tuple[str, ...]
-    """Names of the model that the file does not have; they keep their initial values."""
+from cmaev_spec.job import FinetuneJob, PretrainJob
+from cmaev_spec.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -34,45 +22,27 @@ class LoadedClassifier:
     step: int
 
 
-def load_pretrained(model: nn.Module, source: str | Path) -> LoadReport:
-    """Loads the weights of a run into a model, wherever names and shapes agree.
-
-    The encoder's final norm and everything behind it stay behind when a pretrained run goes into a
-    classifier; a classifier's head is never loaded, since labels differ between runs; position
-    tables are computed.
-
-    Args:
-        model: a pretraining model or a classifier.
-        source: run directory or `job:<id>`.
+def from_run(run: RunDir) -> Weights:
+    """The weights of a run's newest complete checkpoint.
 
     Raises:
-        BadInput: if the run has no complete checkpoint, or nothing in it fits the model.
+        BadInput: if it is no run, or has no complete checkpoint.
     """
-    folder = _checkpoint(resolve_run(str(source)))
-    state = load_model_state(folder)
-    own = model.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in state.items()
-        if name in own and own[name].shape == tensor.shape and not name.startswith("head.")
-    }
-    if not any(name.startswith("encoder.") for name in fitting):
-        raise BadInput(f"init: nothing in {source} fits this model: {_mismatch(state, own)}")
-    missing = [
-        name
-        for name in own
-        if name.startswith("encoder.")
-        and not name.startswith("encoder.norm.")
-        and name not in fitting
-    ]
-    if missing:
-        raise BadInput(f"init: {source} is another architecture: {_mismatch(state, own)}")
-    model.load_state_dict(fitting, strict=False)
-    return LoadReport(
-        loaded=tuple(sorted(fitting)),
-        skipped=tuple(sorted(state.keys() - fitting.keys())),
-        initial=tuple(sorted(own.keys() - fitting.keys())),
-    )
+    return Weights(origin=f"{run.read_job().kind} run", tensors=load_model_state(_checkpoint(run)))
+
+
+def load_run_model(run: RunDir) -> CMAEV | VideoClassifier:
+    """Rebuilds the model of a pretrain or finetune run from its newest complete checkpoint.
+
+    Raises:
+        BadInput: if the run is of another kind, or has no complete checkpoint.
+    """
+    job = run.read_job()
+    if not isinstance(job, PretrainJob):
+        return load_classifier(run).model
+    model = build_pretraining_model(job)
+    model.load_state_dict(load_model_state(_checkpoint(run)))
+    return model.eval()
 
 
 def load_classifier(run: RunDir) -> LoadedClassifier:
@@ -94,6 +64,36 @@ def load_classifier(run: RunDir) -> LoadedClassifier:
         job=job,
         step=int(folder.name.removeprefix("step-")),
     )
+
+
+def build_pretraining_model(job: PretrainJob) -> CMAEV:
+    """The model of a pretrain job with initial weights.
+
+    Raises:
+        BadInput: for an unknown model, or a clip that does not fit its patches.
+    """
+    objective = job.objective
+    try:
+        return create_pretraining_model(
+            job.model.name,
+            num_frames=job.data.clip.frames,
+            img_size=job.data.clip.size,
+            drop_path_rate=job.model.drop_path_rate,
+            decoder_depth=objective.decoder_depth,
+            contrast_weight=objective.contrast_weight,
+            contrast_scale=objective.contrast_scale,
+            temperature=objective.temperature,
+            target_final_norm=objective.target_final_norm,
+            online_feature=objective.online_feature,
+            symmetric=objective.symmetric,
+            decoder_keep_ratio=objective.decoder_keep_ratio,
+            target_keep_ratio=objective.target_keep_ratio,
+            temporal_kernel=job.model.temporal_kernel,
+            multiscale=job.model.multiscale,
+            sparse_stages=job.model.sparse_stages,
+        )
+    except ValueError as error:
+        raise BadInput(f"model: {error}") from None
 
 
 def build_classifier(job: FinetuneJob, *, num_classes: int) -> VideoClassifier:
@@ -123,10 +123,3 @@ def _checkpoint(run: RunDir) -> Path:
     if folder is None:
         raise BadInput(f"run {run.path.name} has no complete checkpoint yet")
     return folder
-
-
-def _mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    for name, tensor in state.items():
-        if name.startswith("encoder.") and name in own and own[name].shape != tensor.shape:
-            return f"{name} is {tuple(tensor.shape)} there and {tuple(own[name].shape)} here"
-    return f"its names start like {', '.join(sorted(state)[:3])}"
