@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmaev.models.registry import architecture
+from cmaev.models.architectures import architecture
 
 
 @pytest.fixture(scope="session")

@@ -295,3 +295,10 @@ def test_a_folder_is_never_written_over(tmp_path):
 def test_labels_must_be_as_many_as_classes(tmp_path):
     with pytest.raises(BadInput, match="2 names for 3 classes"):
         export_huggingface(create_model(NANO, num_classes=3), tmp_path / "x", labels=("a", "b"))
+
+
+@pytest.mark.parametrize("create", [create_model, create_pretraining_model])
+def test_a_hybrid_is_refused(tmp_path, create):
+    with pytest.raises(BadInput, match=r"ConvViTEncoder .*the ViT encoder alone"):
+        export_huggingface(create("cmaev_convvit_nano_patch8_32"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
