@@ -6,8 +6,10 @@ cache folder, under a hash of all that decides them.
 
 import hashlib
 import os
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,8 @@ from cmaev_spec.files import write_atomic
 _FORMAT: Final = "1"
 # Smaller indexes are read in a moment; they are read, and their videos looked for, each time.
 CACHE_FROM_BYTES: Final = 1 << 20
+KEEP_SECONDS: Final = 60 * 24 * 3600
+"""How long a table is kept that nobody opens."""
 INDEX_NAME: Final = "index.csv"
 _FILE_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".json", ".list", ".lst")
 
@@ -109,11 +113,16 @@ def _cached(key: list[str], convert: Callable[[], Table]) -> Table:
     text = "\0".join((_FORMAT, *key)).encode("utf-8", "surrogateescape")
     file = cache_folder() / "indexes" / f"{hashlib.sha256(text).hexdigest()}.safetensors"
     try:
-        return Table.map_file(file)
+        table = Table.map_file(file)
     except (OSError, ValueError):
         table = convert()
+    else:
+        with suppress(OSError):  # A cache that cannot be written to is never tidied either.
+            os.utime(file)
+        return table
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unused(file.parent)
         write_atomic(file, table.to_bytes())
         return Table.map_file(file)
     except OSError as error:
@@ -123,6 +132,15 @@ def _cached(key: list[str], convert: Callable[[], Table]) -> Table:
             stacklevel=2,
         )
         return table
+
+
+def _forget_unused(folder: Path) -> None:
+    """Removes tables that nobody has opened for long."""
+    oldest = time.time() - KEEP_SECONDS
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # Another process tidies too.
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def cache_folder() -> Path:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
-from cmaev.data.index import open_index
+from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.index_write import index_text
 from cmaev_spec.files import write_atomic
 
@@ -35,14 +36,23 @@ def split_index(
     index.require_labels()
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(index), dtype=np.bool_)
+    video = _video_of_each_row(index)
     for number, name in enumerate(index.label_names):
-        rows = np.flatnonzero(index.labels == number)
-        if len(rows) == 1:
+        videos = np.unique(video[index.labels == number])
+        if len(videos) == 1:
             raise DataError(f"{source}: label {name!r} has one video; two are the least to split")
-        if len(rows):
-            held_out[rng.permutation(rows)[: max(1, round(val_share * len(rows)))]] = True
+        if len(videos):
+            chosen = rng.permutation(videos)[: max(1, round(val_share * len(videos)))]
+            held_out |= np.isin(video, chosen)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for path, chosen in (("train.csv", ~held_out), ("val.csv", held_out)):
-        write_atomic(folder / path, index_text(index, np.flatnonzero(chosen).tolist()))
+    for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
+        write_atomic(folder / path, index_text(index, np.flatnonzero(rows).tolist()))
     return int((~held_out).sum()), int(held_out.sum())
+
+
+def _video_of_each_row(index: VideoIndex) -> NDArray[np.int64]:
+    """(rows,), the first row of the same video: one that is listed twice stays on one side."""
+    first: dict[tuple[object, ...], int] = {}
+    keys = ((index.paths[row], *index.numbers(row).values()) for row in range(len(index)))
+    return np.asarray([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)

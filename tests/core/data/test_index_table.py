@@ -1,6 +1,7 @@
 """Tables of indexes: kept in the cache, mapped by processes, whole or made anew."""
 
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def test_a_failed_conversion_leaves_nothing(source: Path) -> None:
     with pytest.raises(ValueError, match="missing"):
         open_index(source)
     assert kept(source) == []
+
+
+def test_tables_that_nobody_opens_are_forgotten(source: Path) -> None:
+    open_index(source)
+    (used,) = kept(source)
+    unused = used.with_name("0.safetensors")
+    unused.write_bytes(used.read_bytes())
+    for file in (used, unused):
+        os.utime(file, (0, 0))
+    open_index(source)
+    source.write_text("path,label\nb.mp4,sit\n")
+    open_index(source)
+    assert used.exists()
+    assert not unused.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200])

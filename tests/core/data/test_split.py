@@ -27,6 +27,13 @@ def test_every_label_gives_its_share_and_no_video_is_on_both_sides(index, tmp_pa
     assert sorted(val.labels.tolist()) == [0, 1, 1, 1]
 
 
+def test_a_video_that_is_listed_twice_stays_on_one_side(index, tmp_path):
+    index.write_text(index.read_text() + "".join(f"{number}.mp4,walk\n" for number in range(15)))
+    assert sum(split_index(index, out=tmp_path / "split", val_share=0.4)) == 35
+    train, val = (open_index(tmp_path / "split" / f"{side}.csv") for side in ("train", "val"))
+    assert not set(train.paths) & set(val.paths)
+
+
 def test_the_same_seed_gives_the_same_split(index, tmp_path):
     texts = []
     for seed in (1, 1, 2):
