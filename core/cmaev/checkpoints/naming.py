@@ -9,6 +9,8 @@ from torch import Tensor
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """Prefixes that data parallelism, wrappers and compilers put before every name."""
 
+_SHOWN = 3
+
 
 def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Takes away the prefixes of wrappers, however many there are, where all names have them."""
@@ -46,17 +48,15 @@ def split_qkv_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def nearest(theirs: Mapping[str, Tensor], ours: Mapping[str, torch.Size], *, limit: int = 3) -> str:
-    """Pairs of names that are closest to each other, with shapes, for an error message."""
-    pairs: list[tuple[float, str]] = []
-    for name, tensor in theirs.items():
-        for match in difflib.get_close_matches(name, ours, n=1, cutoff=0.0):
-            alike = difflib.SequenceMatcher(None, name, match).ratio()
-            text = f"{name} {shape(tensor.shape)} there ~ {match} {shape(ours[match])} here"
-            pairs.append((alike, text))
-        if len(pairs) >= 40:  # difflib is slow, and a message has room for few
-            break
-    return "; ".join(text for _, text in sorted(pairs, reverse=True)[:limit]) or "it has no tensors"
+def nearest(theirs: Mapping[str, Tensor], ours: Mapping[str, torch.Size]) -> str:
+    """Some names that differ, each with the closest one of ours and both shapes, for a message."""
+    strange = [name for name, tensor in theirs.items() if ours.get(name) != tensor.shape]
+    pairs = []
+    for name in strange[:_SHOWN]:  # comparing names is slow, and a message has room for few
+        for match in difflib.get_close_matches(name, ours, n=1, cutoff=0.3):
+            there, here = shape(theirs[name].shape), shape(ours[match])
+            pairs.append(f"{name} {there} there ~ {match} {here} here")
+    return "; ".join(pairs) or f"none; it has names such as {', '.join(list(theirs)[:_SHOWN])}"
 
 
 def shape(size: Iterable[int]) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cmaev.checkpoints.convmae import from_convmae, is_convmae
 from cmaev.checkpoints.files import read_tensor_file
 from cmaev.checkpoints.huggingface import from_folder, from_huggingface, is_huggingface
 from cmaev.checkpoints.naming import unwrap
@@ -41,6 +42,8 @@ def from_file(path: Path) -> Weights:
     file = read_tensor_file(path)
     if is_huggingface(file.tensors):
         return from_huggingface(file.tensors, {})
+    if is_convmae(file.tensors):
+        return from_convmae(file)
     if is_videomae(file.tensors):
         return from_videomae(file)
     return Weights(origin="a file", tensors=unwrap(file.tensors))

@@ -1,0 +1,66 @@
+"""What weights are, without a model to compare them with: origin, size, and the models they fit."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmaev.checkpoints.matching import match
+from cmaev.checkpoints.sources import open_source
+from cmaev.checkpoints.weights import Weights
+from cmaev.models import create_model, list_models
+from cmaev_spec.exits import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A first look at a source of weights."""
+
+    source: str
+    origin: str
+    tensors: int
+    parameters: int
+    models: tuple[str, ...]
+    """Registered models whose encoder the weights fill."""
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [
+            f"{self.source}: {self.origin}",
+            f"{self.tensors} tensors of {self.parameters:,} values",
+            f"fits {', '.join(self.models) or 'no registered model'}",
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def overview(source: str | Path) -> Overview:
+    """Reads weights and tries them on every model, none of which takes up memory.
+
+    Raises:
+        BadInput: if the source cannot be read, or holds more than data.
+    """
+    weights = open_source(source)
+    return Overview(
+        source=str(source),
+        origin=weights.origin,
+        tensors=len(weights.tensors),
+        parameters=sum(tensor.numel() for tensor in weights.tensors.values()),
+        models=tuple(name for name in list_models() if _fits(name, weights)),
+        warnings=weights.warnings,
+    )
+
+
+def _fits(name: str, weights: Weights) -> bool:
+    with torch.device("meta"):
+        model = create_model(name)
+    try:
+        match(model, weights, load_head=False)
+    except BadInput:
+        return False
+    return True
