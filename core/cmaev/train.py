@@ -9,53 +9,38 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from typing import TypeVar
 
 import torch
 
 from cmaev.checkpoints import load_classifier, load_pretrained
 from cmaev.checkpoints.runs import build_classifier, build_pretraining_model
-from cmaev.data.index import VideoIndex, open_index
-from cmaev.data.loader import EpochLoader
+from cmaev.data.index import open_index
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
 from cmaev.engine import distributed
 from cmaev.engine.checkpoint import newest_checkpoint
-from cmaev.engine.distributed import World
+from cmaev.engine.context import Context
 from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
-from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.signals import StopRequest
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
 from cmaev.pictures import loss_curve, reconstruction_strip
 from cmaev.tasks.base import Task
-from cmaev.tasks.evaluate import evaluate
 from cmaev.tasks.finetune import FinetuneTask
+from cmaev.tasks.measure import measure
 from cmaev.tasks.pretrain import PretrainTask
+from cmaev.tasks.videos import filling, steps_per_epoch, training_loader
 from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.files import write_atomic
-from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob, TrainingJob
-from cmaev_spec.optim import OptimSpec
+from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob
 from cmaev_spec.rundir import RunDir, resolve_run
 from cmaev_spec.wire import content_hash
 
 logger = logging.getLogger(__name__)
 
 PICTURED_CLIPS = 4
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every kind of run works with."""
-
-    run: RunDir
-    world: World
-    events: EventLog
-    stop: StopRequest
-
-
-Summary = dict[str, float]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _run(job: JobSpec, context: Context) -> Summary | None:
+def _run(job: JobSpec, context: Context) -> dict[str, float] | None:
     if isinstance(job, PretrainJob):
         return run_pretrain(job, context)
     if isinstance(job, FinetuneJob):
@@ -98,7 +83,7 @@ def _run(job: JobSpec, context: Context) -> Summary | None:
     raise BadInput("kind: export jobs are run by cmaev_serving.export")
 
 
-def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
+def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
     """Pretrains, then pictures what the decoder rebuilds; None if it was stopped."""
     torch.manual_seed(job.seed)
     objective = job.objective
@@ -111,18 +96,24 @@ def run_pretrain(job: PretrainJob, context: Context) -> Summary | None:
     )
     index = open_index(job.data.index, root=job.data.root)
     steps = steps_per_epoch(job.optim, index)
-    dataset = PretrainViews(
-        index, job.data, grid=model.encoder.grid, mask_ratio=objective.mask_ratio, seed=job.seed
-    )
-    loader = training_loader(dataset, job, context.world, workers=job.data.workers)
-    if not train(job, task, loader, context, steps=steps):
-        return None
-    if context.world.main:
-        picture_pretraining(model, loader, context)
+    with filling(index, job.data, context) as progress:
+        dataset = PretrainViews(
+            index,
+            job.data,
+            grid=model.encoder.grid,
+            mask_ratio=objective.mask_ratio,
+            seed=job.seed,
+            progress=progress,
+        )
+    with closing(training_loader(dataset, index, job, context)) as loader:
+        if not train(job, task, loader, context, steps=steps):
+            return None
+        if context.world.main:
+            picture_pretraining(model, loader, context)
     return last_metrics(context.run)
 
 
-def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
+def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     """Finetunes, then measures the validation videos; None if it was stopped."""
     torch.manual_seed(job.seed)
     data = job.data
@@ -146,10 +137,11 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
         augment=data.augment,
     )
     steps = steps_per_epoch(job.optim, index)
-    dataset = FinetuneViews(index, data, seed=job.seed)
-    loader = training_loader(dataset, job, context.world, workers=data.workers)
-    if not train(job, task, loader, context, steps=steps):
-        return None
+    with filling(index, data, context) as progress:
+        dataset = FinetuneViews(index, data, seed=job.seed, progress=progress)
+    with closing(training_loader(dataset, index, job, context)) as loader:
+        if not train(job, task, loader, context, steps=steps):
+            return None
     if context.world.main:
         picture_losses(context, title="finetuning")
     views = EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1)
@@ -160,11 +152,11 @@ def run_finetune(job: FinetuneJob, context: Context) -> Summary | None:
         labels,
         context,
         batch_size=job.optim.batch_size,
-        workers=data.workers,
+        loading=data,
     )
 
 
-def run_evaluate(job: EvaluateJob, context: Context) -> Summary | None:
+def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:
     """Measures a finetuned run on an index with any number of views."""
     source = load_classifier(resolve_run(job.source))
     data = job.data
@@ -186,7 +178,7 @@ def run_evaluate(job: EvaluateJob, context: Context) -> Summary | None:
         source.labels,
         context,
         batch_size=data.batch_size,
-        workers=data.workers,
+        loading=data,
     )
 
 
@@ -221,83 +213,6 @@ def train(
     return trainer.fit() == "finished"
 
 
-def measure(
-    model: VideoClassifier,
-    views: EvaluateViews,
-    index: VideoIndex,
-    labels: Sequence[str],
-    context: Context,
-    *,
-    batch_size: int,
-    workers: int,
-) -> Summary | None:
-    """Evaluates, writes `predictions.csv` and returns the figures; None if it was stopped."""
-    world = context.world
-    loader = EpochLoader(
-        views,
-        batch_size=batch_size,
-        seed=0,
-        shuffle=False,
-        drop_last=False,
-        rank=world.rank,
-        world_size=world.size,
-        workers=workers,
-    )
-    total = -(-len(index) // world.size)
-    with ProgressDisplay("evaluate", total=total, enabled=world.main) as display:
-
-        def progress(done: int) -> None:
-            display.update(done)
-            context.events.progress("evaluate", step=min(done, total), total_steps=total)
-
-        evaluation = evaluate(
-            model, loader.epoch(0), world=world, stop=context.stop, progress=progress
-        )
-    if evaluation is None:
-        return None
-    if world.main:
-        path = context.run.path / "predictions.csv"
-        write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))
-        context.events.artifact("predictions", path)
-    return evaluation.figures()
-
-
-def training_loader(
-    dataset: PretrainViews | FinetuneViews,
-    job: TrainingJob,
-    world: World,
-    *,
-    workers: int,
-) -> EpochLoader:
-    """Shuffled micro-batches of this process."""
-    assert isinstance(job, PretrainJob | FinetuneJob)
-    return EpochLoader(
-        dataset,
-        batch_size=job.optim.batch_size // (world.size * job.optim.accumulate),
-        seed=job.seed,
-        shuffle=True,
-        drop_last=True,
-        rank=world.rank,
-        world_size=world.size,
-        workers=workers,
-    )
-
-
-def steps_per_epoch(optim: OptimSpec, index: VideoIndex) -> int:
-    """Optimiser steps of an epoch.
-
-    Raises:
-        BadInput: if the index has fewer videos than one batch.
-    """
-    steps = optim.steps_per_epoch(len(index))
-    if steps == 0:
-        raise BadInput(
-            f"optim.batch_size: {optim.batch_size} is more than the {len(index)} videos of "
-            f"{index.source}; choose a smaller batch"
-        )
-    return steps
-
-
 def picture_pretraining(model: CMAEV, loader: Loader, context: Context) -> None:
     """Original, masked and rebuilt clips of the first batch, and the loss curve."""
     batch = next(loader.epoch(0))
@@ -316,10 +231,10 @@ def picture_losses(context: Context, *, title: str) -> None:
     context.events.artifact("picture", path)
 
 
-def last_metrics(run: RunDir) -> Summary:
+def last_metrics(run: RunDir) -> dict[str, float]:
     """The losses of the last logged step."""
     rows = read_metrics(run.metrics)
-    names = [name for name in rows[-1] if name.startswith(("loss", "instance", "feature"))]
+    names = [name for name in rows[-1] if name.startswith(("loss", "instance", "feature", "bad"))]
     return {"steps": float(rows[-1]["step"]), **{name: rows[-1][name] for name in names}}
 
 

@@ -26,8 +26,31 @@ class ClipSpec(Spec):
         return self.frames * self.stride
 
 
-class DataSpec(Spec):
-    """What every job that reads videos needs."""
+class LoadingSpec(Spec):
+    """How videos are read; nothing here changes a sample."""
+
+    workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="loader processes per training process; 0 reads in the training process "
+        "itself, where nothing can stop a decoder that hangs",
+    )
+    prefetch: int = Field(
+        2, ge=1, le=64, description="batches that each loader process works ahead"
+    )
+    sample_seconds: float = Field(
+        60.0,
+        gt=0.0,
+        description="a loader process that takes longer for one video is killed, the video is bad",
+    )
+    worker_memory_gib: float = Field(
+        4.0, gt=0.0, description="memory that a loader process may take; shared memory aside"
+    )
+
+
+class DataSpec(LoadingSpec):
+    """What every job that trains on videos needs."""
 
     index: str = Field(
         description="videos: a csv or text file, a folder of a folder per class, or shards; a path "
@@ -37,7 +60,13 @@ class DataSpec(Spec):
         None, description="folder or URL that relative paths of an index start from"
     )
     clip: ClipSpec = ClipSpec()
-    workers: int = Field(0, ge=0, le=64, description="loader processes per training process")
+    max_bad_share: float = Field(
+        0.01,
+        ge=0.0,
+        le=1.0,
+        description="share of the videos that may be bad, and replaced, before the run stops; at "
+        "least one may, unless this is 0",
+    )
     cache: Literal["none", "memory"] = Field(
         "none", description="memory: decode every video once and keep its frames as uint8"
     )
@@ -118,7 +147,7 @@ class FinetuneData(DataSpec):
     augment: AugmentSpec = AugmentSpec()
 
 
-class EvaluateData(Spec):
+class EvaluateData(LoadingSpec):
     """Labelled videos to measure a finetuned run on; clip geometry and labels are the run's own."""
 
     index: str
@@ -126,4 +155,3 @@ class EvaluateData(Spec):
     num_clips: int = Field(1, ge=1, le=100, description="views in time")
     num_crops: int = Field(1, ge=1, le=9, description="views along the longer side")
     batch_size: int = Field(32, ge=1)
-    workers: int = Field(0, ge=0, le=64)

@@ -5,6 +5,8 @@ spec.json        the job, canonical JSON; written first, claims the directory
 labels.json      label names in order, where the run has labels
 events.jsonl     what happened, append-only (cmaev_spec.events)
 metrics.jsonl    one object per logged step; cut back to the checkpoint on resume
+quarantine.csv   bad videos of the index that it trains on, where there are any
+bad_videos.csv   bad videos of the index that it is measured on, where there are any
 summary.json     the figures of a finished run
 log.txt          what the runner printed
 checkpoints/step-00000120/{model.safetensors,state/,manifest.json}
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cmaev_spec.base import Spec
+from cmaev_spec.data import LoadingSpec
 from cmaev_spec.files import create_atomic, sha256_file, sync_directory, write_atomic
 from cmaev_spec.job import JobSpec, SpecError, parse_job
 from cmaev_spec.wire import canonical_json
@@ -70,6 +73,16 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def quarantine(self) -> Path:
+        """Bad videos that it trains on, and why they are."""
+        return self.path / "quarantine.csv"
+
+    @property
+    def bad_test_videos(self) -> Path:
+        """Bad videos that it is measured on, and why they are."""
+        return self.path / "bad_videos.csv"
+
+    @property
     def summary(self) -> Path:
         """The figures of a finished run."""
         return self.path / "summary.json"
@@ -97,6 +110,9 @@ class RunDir:
     def claim(self, job: JobSpec) -> None:
         """Creates the directory and writes `spec.json`, or checks that it holds the same job.
 
+        The same job may go on with other resources and loader processes; `spec.json` tells the
+        latest.
+
         Raises:
             SpecError: if the directory belongs to another run, or holds other files.
         """
@@ -110,18 +126,25 @@ class RunDir:
             # Whoever comes second compares below, however close the two were.
             with contextlib.suppress(FileExistsError):
                 create_atomic(self.spec, text)
-        if self.spec.read_text() != text:
-            raise SpecError([("run_dir", self._difference(job))])
+        before = self.spec.read_text()
+        if before == text:
+            return
+        self._refuse_another(before, text)
+        write_atomic(self.spec, text)
 
-    def _difference(self, job: JobSpec) -> str:
-        there, here = (
-            flatten(json.loads(text)) for text in (self.spec.read_text(), canonical_json(job))
-        )
-        field = next(name for name in sorted(there | here) if there.get(name) != here.get(name))
-        return (
-            f"{self.path} belongs to another run: {field} is {there.get(field)!r} there and "
-            f"{here.get(field)!r} here; choose another directory"
-        )
+    def _refuse_another(self, before: str, text: str) -> None:
+        there, here = (flatten(json.loads(spec)) for spec in (before, text))
+        for field in sorted(there | here):
+            if there.get(field) != here.get(field) and not _is_about_the_machine(field):
+                raise SpecError(
+                    [
+                        (
+                            "run_dir",
+                            f"{self.path} belongs to another run: {field} is {there.get(field)!r} "
+                            f"there and {here.get(field)!r} here; choose another directory",
+                        )
+                    ]
+                )
 
     def discard(self) -> None:
         """Empties a directory whose run never got to a checkpoint or a result; spec.json goes last.
@@ -181,6 +204,12 @@ class RunDir:
         if not target.is_relative_to(self.path.resolve()):
             raise ValueError(f"{relative!r} leads out of the run directory")
         return target
+
+
+def _is_about_the_machine(field: str) -> bool:
+    """Whether a field says what a job runs on, and nothing about what comes out of it."""
+    section, _, name = field.partition(".")
+    return section == "resources" or (section == "data" and name in LoadingSpec.model_fields)
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,83 +5,24 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from runs import command, events, job, losses, run
 from typer.testing import CliRunner
 
-from cmaev import launch
 from cmaev.checkpoints import export_huggingface, load_classifier, load_pretrained
 from cmaev.cli import build
-from cmaev.data.synth import synthesise
 from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.events import read_metrics
 from cmaev.models import create_model, create_pretraining_model
-from cmaev_spec.events import EVENT_ADAPTER
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import parse_job
-from cmaev_spec.preset import load_preset
 from cmaev_spec.rundir import RunDir
 
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    """Runs that start in this process take over SIGTERM and SIGINT; pytest gets them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory):
-    out = tmp_path_factory.mktemp("videos")
-    synthesise(out, classes=2, per_class=8, val_per_class=3)
-    return out
-
-
-def job(kind, videos, **changes):
-    spec = load_preset(f"nano-{kind}")
-    spec["data"]["index"] = str(videos / "train.csv")
-    if kind == "finetune":
-        spec["data"]["val_index"] = str(videos / "val.csv")
-    spec["optim"] |= {"epochs": 2, "batch_size": 8, "warmup_epochs": 1}
-    spec["run"] = {"log_every": 1, "checkpoint_every": 1}
-    for path, value in changes.items():
-        section, _, field = path.partition("__")
-        if field:
-            spec[section] = {**spec.get(section, {}), field: value}
-        else:
-            spec[section] = value
-    return parse_job(spec)
-
-
-def run(path, spec):
-    folder = RunDir(path)
-    folder.claim(spec)
-    return launch.main(["--run-dir", str(path)]), folder
-
-
-@pytest.fixture(scope="session")
-def pretrained(videos, tmp_path_factory):
-    code, folder = run(tmp_path_factory.mktemp("runs") / "pretrained", job("pretrain", videos))
-    assert code == 0
-    return folder
-
-
-@pytest.fixture(scope="session")
-def finetuned(videos, pretrained, tmp_path_factory):
-    spec = job("finetune", videos, init=str(pretrained.path))
-    code, folder = run(tmp_path_factory.mktemp("runs") / "finetuned", spec)
-    assert code == 0
-    return folder
-
-
-def events(folder):
-    return [EVENT_ADAPTER.validate_json(line) for line in folder.events.read_text().splitlines()]
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 def test_pretraining_leaves_what_a_run_directory_promises(pretrained):
@@ -227,17 +168,6 @@ def test_bad_input_ends_with_64_and_says_what_to_do(
     assert message in events(folder)[-1].error
 
 
-def test_a_broken_video_is_named_with_its_line(videos, tmp_path, capsys):
-    (tmp_path / "broken.mp4").write_bytes(b"not a video at all" * 100)
-    rows = (videos / "train.csv").read_text().splitlines()
-    listed = [rows[0], *(f"{videos}/{row}" for row in rows[1:]), "broken.mp4,left"]
-    (tmp_path / "index.csv").write_text("\n".join(listed))
-    spec = job("pretrain", videos, data__index=str(tmp_path / "index.csv"))
-    code, _ = run(tmp_path / "run", spec)
-    assert code == 64
-    assert f"index.csv:{len(listed)}" in capsys.readouterr().err
-
-
 def test_a_resumed_run_does_not_need_what_it_started_from(videos, pretrained, tmp_path):
     shutil.copytree(pretrained.path, tmp_path / "pretrained")
     spec = job("finetune", videos, init=str(tmp_path / "pretrained"))
@@ -331,16 +261,3 @@ def test_two_processes_train_together_and_measure_every_video_once(videos, tmp_p
         assert len([event for event in events(folder) if event.type == "outcome"]) == 1
     assert [row["step"] for row in read_metrics(pretraining.metrics)] == [1, 2, 3, 4]
     assert json.loads(finetuning.summary.read_text())["num_videos"] == 6
-
-
-def command(folder):
-    return [sys.executable, "-m", "cmaev.launch", "--run-dir", str(folder.path)]
-
-
-def losses(folder):
-    """Rows of the metrics without the timings."""
-    timings = {"clips_per_second", "data_wait"}
-    return [
-        {name: value for name, value in row.items() if name not in timings}
-        for row in read_metrics(folder.metrics)
-    ]

@@ -31,6 +31,18 @@ def test_another_job_cannot_have_it(tmp_path: Path, job: JobSpec, other_job: Job
     assert run.read_job() == job
 
 
+def test_a_job_goes_on_with_other_resources(tmp_path: Path, job: JobSpec) -> None:
+    run = RunDir(tmp_path)
+    run.claim(job)
+    resources = job.resources.model_copy(update={"threads": 3})
+    moved = job.model_copy(update={"resources": resources})
+    run.claim(moved)
+    assert run.read_job() == moved
+    with pytest.raises(SpecError, match="seed is 0 there and 1 here"):
+        run.claim(moved.model_copy(update={"seed": 1}))
+    assert run.read_job() == moved
+
+
 def test_other_files_are_not_mixed_with_ours(tmp_path: Path, job: JobSpec) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(SpecError, match="is not empty and is no run directory"):

@@ -149,6 +149,11 @@ class VideoIndex:
         names += ["start", "total"] if "total" in table else []
         return {name: int(table[name][row]) for name in names}
 
+    @property
+    def num_verified(self) -> int:
+        """Rows that `cmaev data check` wrote about."""
+        return int((self._table["frames"] >= 0).sum()) if "frames" in self._table else 0
+
     def verified(self, row: int) -> Verified | None:
         """What `cmaev data check` wrote about a row; None if it wrote nothing."""
         table = self._table

@@ -1,37 +1,32 @@
 """Batches of an epoch, from any position on, the same whatever the number of loader processes.
 
-The order of an epoch depends on (seed, epoch) alone. A global batch is `batch_size * world_size`
-samples of it, dealt to the ranks in turn: no sample is given twice, and none is lost unless
-`drop_last` cuts an incomplete global batch.
+A video that cannot be read is replaced in training, by one drawn from (seed, epoch, row, attempt),
+and left out and reported in evaluation.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from cmaev.data.errors import DataError
-from cmaev.data.views import Sample, ViewDataset
+from cmaev.data.batch import Batch
+from cmaev.data.errors import BadVideo, DataError
+from cmaev.data.index import VideoIndex
+from cmaev.data.loader_pool import InProcess, Pin, ProcessPool, Source
+from cmaev.data.loader_worker import WorkerLimits
+from cmaev.data.order import MAX_ATTEMPTS, EpochOrder, Key
+from cmaev.data.quarantine import Quarantine
+from cmaev.data.samples import SampleReader, ViewDataset
+from cmaev_spec.data import LoadingSpec
 
-Batch = dict[str, Tensor]
-_Key = tuple[int, int]
-
-# Beside the streams of samples, default_rng([seed, epoch, index]): no index is as large.
-_ORDER_STREAM: Final = 2**32 - 1
+IN_PROCESS: Final = LoadingSpec()
 
 
 class EpochLoader:
-    """Loads batches of a view dataset in this process or in `workers` processes.
+    """Loads batches of a view dataset in this process or in others.
 
-    Workers start with the first epoch and stay until `close`, or until this process is gone.
+    Processes start with the first epoch and stay until `close`, or until this process is gone.
     """
 
     def __init__(
@@ -42,9 +37,12 @@ class EpochLoader:
         seed: int,
         shuffle: bool,
         drop_last: bool,
+        replace_bad: bool = False,
+        quarantine: Quarantine | None = None,
+        index: VideoIndex | None = None,
         rank: int = 0,
         world_size: int = 1,
-        workers: int = 0,
+        loading: LoadingSpec = IN_PROCESS,
     ) -> None:
         """Plans nothing and starts nothing yet.
 
@@ -54,129 +52,101 @@ class EpochLoader:
             seed: decides the order.
             shuffle: another order in each epoch; that of the index otherwise.
             drop_last: leaves out the last global batch if it is incomplete.
+            replace_bad: another video stands in for a bad one; it is left out otherwise.
+            quarantine: where bad videos are counted; one without a limit where None.
+            index: names the rows of bad videos.
             rank: number of this process, of `world_size`.
             world_size: processes that share the epoch.
-            workers: loader processes; 0 loads in this one.
+            loading: loader processes and their limits.
         """
-        assert batch_size > 0
-        assert 0 <= rank < world_size
-        self._count = len(dataset)
-        self._batch_size, self._seed = batch_size, seed
-        self._shuffle, self._drop_last = shuffle, drop_last
-        self._rank, self._world_size = rank, world_size
-        self._plan = _Plan()
-        self._loader = _build_loader(dataset, self._plan, workers)
+        self.quarantine = Quarantine(videos=len(dataset)) if quarantine is None else quarantine
+        self._index, self._replace = index, replace_bad
+        self._order = EpochOrder(
+            videos=len(dataset),
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._reader = SampleReader(dataset, self._order, replace_bad)
+        self._source = self._open(loading)
 
     def __len__(self) -> int:
         """Batches that this rank gets in an epoch."""
-        return len(self._batches(np.arange(self._count)))
+        return len(self._order)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Batches of `epoch`, without the first `start_batch`, which are not decoded either.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of `epoch` after its first `start` samples, counted over all ranks.
 
-        One epoch at a time: asking for another ends the one before.
+        What lies before is not decoded. One epoch at a time: asking for another ends the one
+        before. Batches of an evaluation lack their bad videos; see `quarantine` after the last.
 
         Raises:
-            DataError: when a batch has a broken video.
+            BadInput: when more videos are bad than may be.
         """
-        batches = self._batches(self._order(epoch))[start_batch:]
-        self._plan.keys = [[(epoch, int(index)) for index in batch] for batch in batches]
-        for batch in self._loader:
-            if isinstance(batch, DataError):
-                raise batch
+        plan = self._order.batches(epoch, start)
+        for keys, loaded in zip(plan, self._source.run(plan, self._resolve), strict=True):
+            self.quarantine.meet(loaded.bad)
+            if loaded.batch is None and not self._replace:
+                continue
+            batch = loaded.batch or {}
+            if self._replace and len(next(iter(batch.values()), ())) < len(keys):
+                raise DataError(f"{MAX_ATTEMPTS} videos drawn in a row are bad; check the index")
             yield batch
 
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the loader processes that have been started."""
+        return self._source.pids
+
     def close(self) -> None:
-        """Ends the workers; a later epoch starts new ones."""
-        self._loader._iterator = None
+        """Ends the processes; a later epoch starts new ones."""
+        self._source.close()
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if not self._shuffle:
-            return np.arange(self._count)
-        rng = np.random.default_rng([self._seed, epoch, _ORDER_STREAM])
-        return rng.permutation(self._count)
+    def _open(self, loading: LoadingSpec) -> Source:
+        pin = _pinning()
+        if loading.workers == 0:
+            return InProcess(self._reader, pin=pin)
+        return ProcessPool(
+            self._reader,
+            workers=loading.workers,
+            prefetch=loading.prefetch,
+            limits=WorkerLimits(
+                sample_seconds=loading.sample_seconds,
+                memory_bytes=int(loading.worker_memory_gib * 2**30),
+            ),
+            on_fatal=self._learn,
+            pin=pin,
+        )
 
-    def _batches(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """What this rank gets of the samples in `order`."""
-        together = self._batch_size * self._world_size
-        end = len(order) - len(order) % together if self._drop_last else len(order)
-        dealt = [
-            order[start : start + together][self._rank :: self._world_size]
-            for start in range(0, end, together)
-        ]
-        return [batch for batch in dealt if len(batch)]
+    def _learn(self, row: int, reason: str) -> None:
+        where, path = f"row {row}", ""
+        if self._index is not None:
+            where, path = self._index.where(row), self._index.paths[row]
+        self.quarantine.know(BadVideo(row, where, path, reason))
 
-
-class _Plan:
-    """The batches of (epoch, index) to load next; a batch sampler that can be told."""
-
-    def __init__(self) -> None:
-        self.keys: list[list[_Key]] = []
-
-    def __iter__(self) -> Iterator[list[_Key]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-class _Samples(Dataset[Sample | DataError]):
-    """Looks samples up by (epoch, index); hands errors on as values, whole and unwrapped."""
-
-    def __init__(self, dataset: ViewDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, key: _Key) -> Sample | DataError:
-        epoch, index = key
-        try:
-            return self._dataset.sample(index, epoch=epoch)
-        except DataError as error:
-            return error
+    def _resolve(self, keys: Sequence[Key]) -> tuple[list[Key], list[BadVideo]]:
+        """Keys that start at a video not known as bad, and the bad ones passed over."""
+        resolved, skipped = [], []
+        for key in keys:
+            for attempt in self._reader.attempts(key):
+                bad = self.quarantine.known.get(self._order.video(attempt))
+                if bad is None:
+                    resolved.append(attempt)
+                    break
+                skipped.append(bad)
+        return resolved, skipped
 
 
-def collate(samples: Sequence[Sample | DataError]) -> Batch | DataError:
-    """Stacks samples into tensors (B, …); the first error instead, if there is one."""
-    whole: list[Sample] = []
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-        whole.append(sample)
-    return {
-        name: torch.from_numpy(np.stack([sample[name] for sample in whole])) for name in whole[0]
-    }
+def _pinning() -> Pin | None:
+    """Moves batches to page-locked memory, from where a GPU fetches them in the background."""
+    if not torch.cuda.is_available():
+        return None
+    return partial(_pin, device=torch.cuda.current_device())
 
 
-def _build_loader(
-    dataset: ViewDataset, plan: _Plan, workers: int
-) -> "DataLoader[Sample | DataError]":
-    context = None
-    if workers:
-        # A fork after autograd has run hangs; the fork server forks from a process that has not.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cmaev.data.views"])
-    return DataLoader(
-        _Samples(dataset),
-        batch_sampler=plan,
-        num_workers=workers,
-        collate_fn=collate,
-        multiprocessing_context=context,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
-        # Its own generator: loading leaves the random state of training alone.
-        generator=torch.Generator(),
-    )
-
-
-def _start_worker(_number: int) -> None:
-    """Ctrl-C reaches the whole group; the main process decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Workers and their fork server keep each other alive, so each watches the main process."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
+def _pin(batch: Batch, *, device: int) -> Batch:
+    with torch.cuda.device(device):
+        return {name: tensor.pin_memory() for name, tensor in batch.items()}

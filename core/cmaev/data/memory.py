@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import resource
 import sys
 import tempfile
 import weakref
@@ -27,6 +28,19 @@ def available_memory() -> int:
     return free if limit == "max" else min(free, max(int(limit) - used + cached, 0))
 
 
+def limit_private_memory(more: int) -> None:
+    """Lets this process take `more` bytes beyond what it has; shared memory does not count.
+
+    Past that, allocations fail in this process instead of pushing others out of the machine.
+    """
+    if sys.platform == "linux":
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = _field(Path("/proc/self/status"), "VmData:") * 1024 + more
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
 def _machine_memory() -> int:
     try:
         return _field(Path("/proc/meminfo"), "MemAvailable:") * 1024
@@ -37,7 +51,7 @@ def _machine_memory() -> int:
 def _field(path: Path, name: str) -> int:
     for line in path.read_text().splitlines():
         words = line.split()
-        if words[0] == name:
+        if words and words[0] == name:
             return int(words[1])
     raise ValueError(f"{path} has no {name}")
 
@@ -61,6 +75,18 @@ class SharedBytes:
     def array(self) -> NDArray[np.uint8]:
         """All bytes, (size,)."""
         return self._array
+
+    @property
+    def descriptor(self) -> int:
+        """What another process can `adopt` once it was sent there."""
+        return self._descriptor
+
+    @classmethod
+    def adopt(cls, descriptor: int) -> "SharedBytes":
+        """Maps what another process made; owns the descriptor from now on."""
+        shared = cls.__new__(cls)
+        shared._map(descriptor)
+        return shared
 
     def _map(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -1,28 +1,23 @@
-"""Frames of an index's videos: from disk at each call, or decoded once and held in memory.
+"""Frames of an index's videos: decoded at each call, or once, at the start (`cmaev.data.held`).
 
 Shapes: U distinct frames of one video, K frames asked for.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from cmaev.data.decode import DecodeLimits, Video
-from cmaev.data.decode.auto import closing_source, open_checked
-from cmaev.data.errors import DataError
+from cmaev.data.decode import DecodeLimits
+from cmaev.data.held import HeldFrames, Progress, hold_frames
 from cmaev.data.index import VideoIndex
-from cmaev.data.memory import SharedBytes, available_memory
-from cmaev.data.sampling import IndexArray, segment_frames
-from cmaev.data.transforms import Frames, resize_short_side, short_side_size
+from cmaev.data.rows import open_row
+from cmaev.data.sampling import IndexArray
+from cmaev.data.transforms import Frames
+from cmaev_spec.data import DataSpec
 
 Choose = Callable[[int], IndexArray]
-Progress = Callable[[int, int], None]
-
-# Held frames keep this much more than the clip's side, as room for crops.
-CACHE_MARGIN: Final = 1.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +40,7 @@ class ClipReader(Protocol):
         """The frames of the video at `row` that `choose(num_frames)` asks for.
 
         Raises:
-            DataError: naming the row of the index, the path and the reason.
+            BadVideoError: naming the row of the index, the path and the reason.
         """
         ...
 
@@ -60,106 +55,28 @@ class DiskReader:
     def read(self, row: int, choose: Choose) -> Clip:
         """See `ClipReader.read`."""
         with open_row(self._index, row, limits=self._limits) as video:
-            part = segment_frames(video.num_frames, self._index.segment(row))
-            unique, places = np.unique(choose(len(part)), return_inverse=True)
-            return Clip(video.decode(part.start + unique).frames, places)
+            unique, places = np.unique(choose(video.num_frames), return_inverse=True)
+            return Clip(video.decode(unique), places)
 
 
 class MemoryReader:
-    """Decodes every video once, at the start, and holds its frames, scaled down, as uint8.
+    """Looks frames up that were decoded before."""
 
-    Worker processes share the frames.
-    """
-
-    def __init__(
-        self,
-        index: VideoIndex,
-        *,
-        size: int,
-        limits: DecodeLimits | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        """Decodes all videos.
-
-        Args:
-            index: the videos.
-            size: side of the clips; frames keep a short side of at most 1.15 times that.
-            limits: what a file may ask for.
-            progress: called with (videos done, videos in all).
-
-        Raises:
-            DataError: for a broken video, or if the frames need over half of the free memory.
-        """
-        short = int(CACHE_MARGIN * size)
-        self._shapes = np.asarray(
-            [_held_shape(index, row, short, limits) for row in range(len(index))], dtype=np.int64
-        )  # (videos, 3): frames, height, width
-        self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1) * 3)])
-        _check_memory(int(self._starts[-1]), len(index))
-        self._frames = SharedBytes(int(self._starts[-1]))
-        for row in range(len(index)):
-            self._fill(index, row, limits)
-            if progress is not None:
-                progress(row + 1, len(index))
+    def __init__(self, held: HeldFrames) -> None:
+        self._held = held
 
     def read(self, row: int, choose: Choose) -> Clip:
         """See `ClipReader.read`."""
-        frames = self._view(row)
+        frames = self._held[row]
         unique, places = np.unique(choose(len(frames)), return_inverse=True)
         return Clip(frames[unique], places)
 
-    def _view(self, row: int) -> Frames:
-        part = self._frames.array[self._starts[row] : self._starts[row + 1]]
-        return part.reshape(*self._shapes[row], 3)
-
-    def _fill(self, index: VideoIndex, row: int, limits: DecodeLimits | None) -> None:
-        held = self._view(row)
-        short = min(held.shape[1:3])
-        with open_row(index, row, limits=limits) as video:
-            part = segment_frames(video.num_frames, index.segment(row))
-            for place, (frame, _) in zip(held, video.stream(part), strict=True):
-                place[...] = resize_short_side(frame[None], short)[0]
-
 
 def open_reader(
-    index: VideoIndex, *, cache: str, size: int, progress: Progress | None = None
+    index: VideoIndex, *, data: DataSpec, progress: Progress | None = None
 ) -> ClipReader:
-    """The reader for `data.cache`: `none` or `memory`."""
-    if cache == "memory":
-        return MemoryReader(index, size=size, progress=progress)
-    assert cache == "none", f"unknown cache {cache!r}"
-    return DiskReader(index)
-
-
-@contextmanager
-def open_row(index: VideoIndex, row: int, *, limits: DecodeLimits | None = None) -> Iterator[Video]:
-    """Opens the video at `row`; errors name its line in the index and its path."""
-    try:
-        with (
-            closing_source(index.open_source(row)) as source,
-            open_checked(source, verified=index.verified(row), limits=limits) as video,
-        ):
-            yield video
-    except DataError as error:
-        raise DataError(
-            f"{index.where(row)}: {index.paths[row]}: {error}; replace the video or remove the row"
-        ) from None
-
-
-def _held_shape(
-    index: VideoIndex, row: int, short: int, limits: DecodeLimits | None
-) -> tuple[int, int, int]:
-    with open_row(index, row, limits=limits) as video:
-        width, height = video.info.width, video.info.height
-        if min(width, height) > short:
-            width, height = short_side_size(width, height, short=short)
-        return len(segment_frames(video.num_frames, index.segment(row))), height, width
-
-
-def _check_memory(needed: int, videos: int) -> None:
-    free = available_memory()
-    if needed > free / 2:
-        raise DataError(
-            f"data.cache: the frames of {videos} videos need {needed / 2**30:.1f} GiB of memory, "
-            f"over half of the {free / 2**30:.1f} GiB that are free; set data.cache to none"
-        )
+    """The reader for `data.cache`."""
+    if data.cache == "none":
+        return DiskReader(index)
+    held = hold_frames(index, size=data.clip.size, loading=data, progress=progress)
+    return MemoryReader(held)

@@ -7,18 +7,17 @@ Shapes: T frames, S pixels square, N tokens, V views of a test, R of training, U
 frames.
 """
 
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
 from cmaev.data.color import draw_color
 from cmaev.data.crops import training_crop
 from cmaev.data.erasing import draw_erase_box
+from cmaev.data.held import Progress
 from cmaev.data.index import VideoIndex
 from cmaev.data.mirror import refuse_mirrored_labels
 from cmaev.data.rand_augment import draw_rand_augment
-from cmaev.data.reader import Clip, Progress, open_reader
+from cmaev.data.reader import Clip, DiskReader, open_reader
+from cmaev.data.samples import Sample
 from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
 from cmaev.data.transforms import (
     multi_scale_box,
@@ -28,22 +27,6 @@ from cmaev.data.transforms import (
 )
 from cmaev.masking import tube_mask
 from cmaev_spec.data import ClipSpec, FinetuneData, PretrainData
-
-Sample = dict[str, NDArray[np.uint8] | NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.float32]]
-
-
-class ViewDataset(Protocol):
-    """What a loader reads from."""
-
-    def __len__(self) -> int: ...
-
-    def sample(self, index: int, *, epoch: int) -> Sample:
-        """The sample of the video at `index` in `epoch`.
-
-        Raises:
-            DataError: if its video is broken, naming index file, line, path and reason.
-        """
-        ...
 
 
 class PretrainViews:
@@ -80,7 +63,7 @@ class PretrainViews:
             refuse_mirrored_labels(index.label_names)
         self._data, self._grid, self._mask_ratio, self._seed = data, grid, mask_ratio, seed
         self._count = len(index)
-        self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
+        self._reader = open_reader(index, data=data, progress=progress)
 
     def __len__(self) -> int:
         return self._count
@@ -132,7 +115,7 @@ class FinetuneViews:
         if data.hflip:
             refuse_mirrored_labels(index.label_names)
         self._data, self._seed, self._labels = data, seed, index.labels
-        self._reader = open_reader(index, cache=data.cache, size=data.clip.size, progress=progress)
+        self._reader = open_reader(index, data=data, progress=progress)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -178,7 +161,7 @@ class EvaluateViews:
         index.require_labels()
         self._clip, self._num_clips, self._num_crops = clip, num_clips, num_crops
         self._labels = index.labels
-        self._reader = open_reader(index, cache="none", size=clip.size)
+        self._reader = DiskReader(index)
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -7,13 +7,15 @@ state and the position in the epoch, so a resumed run repeats the uninterrupted 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
+from cmaev.engine.bad_videos import BadVideoReport
 from cmaev.engine.distributed import World, no_sync
 from cmaev.engine.events import EventLog, MetricLog
 from cmaev.engine.optim import build_optimizer, set_lr
@@ -29,10 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """Micro-batches of an epoch, from any position on."""
+    """Micro-batches of an epoch, from any position on, and the bad videos among them."""
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        """Batches of `epoch`, without the first `start_batch`."""
+    quarantine: Quarantine
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of `epoch` after its first `start` samples, counted over all processes."""
         ...
 
 
@@ -49,6 +53,21 @@ class Window:
             value = value.detach().float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
+
+    def restore(self, sums: Sequence[dict[str, Tensor]], count: int, world: World) -> None:
+        """Takes over what the processes had when they were saved; there may be more or fewer now.
+
+        Args:
+            sums: of each process that there was.
+            count: micro-batches, the same for all of them.
+            world: the processes that there are.
+        """
+        mine = [sums[world.rank]] if len(sums) == world.size else sums
+        self.count = count
+        self.sums = {
+            name: torch.stack([part[name] for part in mine]).mean(dim=0).to(world.device)
+            for name in mine[0]
+        }
 
     def take(self, world: World) -> dict[str, float]:
         """The means over window and processes; the window is empty afterwards."""
@@ -87,6 +106,7 @@ class Trainer:
         self.dtype = resolve(control.precision, world.device)
         self.metrics = MetricLog(run.metrics, enabled=world.main)
         self.window = Window()
+        self.bad_videos = BadVideoReport(loader.quarantine, world=world, events=events)
         self.step = 0
         self._clock, self._clock_step, self._waited = time.monotonic(), 0, 0.0
 
@@ -111,7 +131,7 @@ class Trainer:
 
     def _train_epoch(self, display: ProgressDisplay) -> Literal["finished", "stopped"]:
         epoch, done = divmod(self.step, self.steps_per_epoch)
-        batches = self.loader.epoch(epoch, start_batch=done * self.optim.accumulate)
+        batches = self.loader.epoch(epoch, start=done * self.optim.batch_size)
         for _ in range(done, self.steps_per_epoch):
             self._train_step(batches)
             self.step += 1
@@ -150,6 +170,7 @@ class Trainer:
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(diverged(f"the loss is {means['loss']}", step=self.step))
         means = {name: value for name, value in means.items() if math.isfinite(value)}
+        means["bad_videos"] = float(self.bad_videos.share())
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         steps = self.step - self._clock_step
         speed = steps * self.optim.batch_size / elapsed
@@ -176,6 +197,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._require_finite_weights()
+        self.bad_videos.share()
         random_states = self.world.gather(random_state(self.world.device))
         windows = self.world.gather({k: v.cpu() for k, v in self.window.sums.items()})
         if self.world.main:
@@ -190,6 +212,7 @@ class Trainer:
                     "random": random_states,
                     "windows": windows,
                     "window_count": self.window.count,
+                    "quarantine": self.loader.quarantine.state_dict(),
                 },
             )
             ckpt.prune_checkpoints(self.run, keep=self.control.keep_checkpoints)
@@ -209,15 +232,15 @@ class Trainer:
             ckpt.drop_checkpoints_after(self.run, folder)
         if folder is None:
             self.metrics.cut_back(0)
+            self.loader.quarantine.clear()
             return
         state: dict[str, Any] = ckpt.load_training_state(folder)
         self.task.module.load_state_dict(ckpt.load_model_state(folder))
         self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.quarantine.load_state_dict(state["quarantine"])
         if len(state["random"]) == self.world.size:
             set_random_state(state["random"][self.world.rank], self.world.device)
-            sums = state["windows"][self.world.rank]
-            self.window.sums = {k: v.to(self.world.device) for k, v in sums.items()}
-            self.window.count = state["window_count"]
+        self.window.restore(state["windows"], state["window_count"], self.world)
         self.step = int(folder.name.removeprefix("step-"))
         self.metrics.cut_back(self.step)
         logger.info("resuming from %s", folder.name)

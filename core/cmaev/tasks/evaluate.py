@@ -113,6 +113,9 @@ def evaluate(
     if world.any(stop.requested):
         return None
     gathered = [part for rank in world.gather(parts) for part in rank]
+    if not gathered:  # Not one of the videos can be read; whoever counts them says so.
+        none = np.zeros(0, dtype=np.int64)
+        return Evaluation(index=none, label=none, probability=np.zeros((0, 0), dtype=np.float32))
     index = np.concatenate([part[0] for part in gathered])
     order = np.argsort(index)
     assert len(np.unique(index)) == len(index), "a video was evaluated twice"

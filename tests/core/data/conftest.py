@@ -1,6 +1,7 @@
 """Small real videos made with PyAV, and the folder of real test data where there is one."""
 
 import io
+import multiprocessing
 import os
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,6 +11,11 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from cmaev.data.loader_pool import PRELOAD
+
+# Whichever test starts the fork server, it has what loader processes need.
+multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
 
 EncodeVideo = Callable[..., bytes]
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.loader import EpochLoader
 from cmaev.data.synth import synthesise
 from cmaev.data.views import EvaluateViews, PretrainViews, Sample
-from cmaev_spec.data import ClipSpec, PretrainData
+from cmaev_spec.data import ClipSpec, LoadingSpec, PretrainData
 
 
 class Numbers:
@@ -36,12 +36,15 @@ class Numbers:
         return {"index": np.asarray(index, dtype=np.int64)}
 
 
-def indices(loader: EpochLoader, epoch: int = 0, start_batch: int = 0) -> list[list[int]]:
-    return [batch["index"].tolist() for batch in loader.epoch(epoch, start_batch)]
+def indices(loader: EpochLoader, epoch: int = 0, start: int = 0) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in loader.epoch(epoch, start)]
 
 
 def loader(dataset: object, **changes: object) -> EpochLoader:
-    options = {"batch_size": 4, "seed": 0, "shuffle": True, "drop_last": True} | changes
+    workers = changes.pop("workers", 0)
+    loading = LoadingSpec(workers=workers)
+    options = {"batch_size": 4, "seed": 0, "shuffle": True, "drop_last": True, "loading": loading}
+    options |= changes
     return EpochLoader(dataset, **options)
 
 
@@ -91,7 +94,7 @@ def test_a_global_batch_is_the_same_for_any_number_of_ranks() -> None:
 
 def test_starting_in_the_middle_decodes_nothing_before() -> None:
     dataset = Numbers(20)
-    rest = indices(loader(dataset), 3, start_batch=3)
+    rest = indices(loader(dataset), 3, start=12)
     assert len(dataset.asked) == 8
     assert rest == indices(loader(Numbers(20)), 3)[3:]
 
@@ -123,7 +126,9 @@ def test_processes_change_nothing(videos: VideoIndex) -> None:
     next(several.epoch(0))
     pids = [process.pid for process in torch.multiprocessing.active_children()]
     for epoch, start in ((0, 0), (1, 2)):
-        pairs = list(zip(alone.epoch(epoch, start), several.epoch(epoch, start), strict=True))
+        pairs = list(
+            zip(alone.epoch(epoch, 4 * start), several.epoch(epoch, 4 * start), strict=True)
+        )
         assert len(pairs) == 3 - start
         for first, second in pairs:
             assert first.keys() == second.keys() >= {"online", "target", "mask", "index"}
@@ -138,19 +143,43 @@ def test_processes_change_nothing(videos: VideoIndex) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_video_is_named_once_and_plainly(
-    videos: VideoIndex, tmp_path: Path, workers: int
-) -> None:
+def test_a_broken_video_is_named_plainly(videos: VideoIndex, tmp_path: Path, workers: int) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"\0" * 100)
     (tmp_path / "list.txt").write_text(f"{videos.paths[0]} 0\nbad.mp4 1\n")
     clip = ClipSpec(frames=4, stride=2, size=32)
     views = EvaluateViews(open_index(tmp_path / "list.txt"), clip=clip, num_clips=1, num_crops=1)
     broken = loader(views, batch_size=1, shuffle=False, drop_last=False, workers=workers)
-    batches = broken.epoch(0)
-    assert next(batches)["video"].shape == (1, 1, 4, 32, 32, 3)
-    with pytest.raises(DataError, match=r"^\S*list.txt:2: \S*bad.mp4: it cannot be read"):
-        next(batches)
+    (batch,) = broken.epoch(0)
+    assert batch["video"].shape == (1, 1, 4, 32, 32, 3)
+    (bad,) = broken.quarantine.listed()
+    assert bad.row == 1
+    assert bad.where == f"{tmp_path}/list.txt:2"
+    assert bad.path == f"{tmp_path}/bad.mp4"
+    assert bad.reason.startswith("it cannot be read")
     broken.close()
+
+
+@given(st.data())
+def test_an_epoch_goes_on_with_more_or_fewer_ranks(data: st.DataObject) -> None:
+    """What is left of each global batch is the same samples, whoever gets them."""
+    count = data.draw(st.integers(1, 60), label="count")
+    together = data.draw(st.sampled_from([2, 6, 12]), label="samples of a global batch")
+    sizes = [size for size in (1, 2, 3, 6) if together % size == 0]
+    before, after = (data.draw(st.sampled_from(sizes), label=name) for name in ("before", "after"))
+    done = data.draw(st.integers(0, count // together), label="steps done")
+
+    def global_batches(ranks: int, start: int) -> list[set[int]]:
+        parts = [
+            indices(
+                loader(Numbers(count), batch_size=together // ranks, rank=rank, world_size=ranks),
+                epoch=2,
+                start=start,
+            )
+            for rank in range(ranks)
+        ]
+        return [set(chain(*batch)) for batch in zip(*parts, strict=True)]
+
+    assert global_batches(after, done * together) == global_batches(before, 0)[done:]
 
 
 def test_workers_end_when_their_parent_is_killed(videos: VideoIndex) -> None:
@@ -159,12 +188,12 @@ import torch
 from cmaev.data.index import open_index
 from cmaev.data.loader import EpochLoader
 from cmaev.data.views import EvaluateViews
-from cmaev_spec.data import ClipSpec
+from cmaev_spec.data import ClipSpec, LoadingSpec
 if __name__ == "__main__":
     views = EvaluateViews(open_index({videos.source!r}),
                           clip=ClipSpec(frames=4, stride=2, size=32), num_clips=1, num_crops=1)
     batches = EpochLoader(views, batch_size=1, seed=0, shuffle=False, drop_last=False,
-                          workers=2).epoch(0)
+                          loading=LoadingSpec(workers=2)).epoch(0)
     next(batches)
     print(*[p.pid for p in torch.multiprocessing.active_children()], flush=True)
     import time; time.sleep(60)

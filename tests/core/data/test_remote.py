@@ -180,7 +180,8 @@ def test_workers_read_from_the_server(bucket: "boto3.client", levels_mp4: bytes)
     put(bucket, **{"a.mp4": levels_mp4, "list.txt": b"a.mp4\n"})
     index = open_index("s3://videos/list.txt")
     assert count_frames(index, 0) == 40, "the parent has connections open"
-    context = multiprocessing.get_context("forkserver")
+    # Not from a fork server, which may run since before the bucket was put into the environment.
+    context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
     process = context.Process(target=report, args=(index, answers))
     process.start()

@@ -5,14 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmaev.data import memory, reader
-from cmaev.data.errors import DataError
+from cmaev.data import memory, rows
+from cmaev.data.errors import BadVideoError, DataError
+from cmaev.data.held import CACHE_MARGIN, hold_frames
 from cmaev.data.index import VideoIndex, open_index
-from cmaev.data.reader import CACHE_MARGIN, DiskReader, MemoryReader
+from cmaev.data.reader import DiskReader, MemoryReader
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
-from cmaev_spec.data import AugmentSpec, ClipSpec, FinetuneData, PretrainData, RandAugmentSpec
+from cmaev_spec.data import (
+    AugmentSpec,
+    ClipSpec,
+    FinetuneData,
+    LoadingSpec,
+    PretrainData,
+    RandAugmentSpec,
+)
 
 CLIP = ClipSpec(frames=4, stride=2, size=16)
+LOADING = LoadingSpec()
 GRID = (2, 4, 4)
 
 
@@ -87,9 +96,9 @@ def test_a_sample_depends_on_seed_epoch_and_index(index: VideoIndex) -> None:
 
 def test_both_views_come_from_one_decode(index: VideoIndex, monkeypatch) -> None:
     opened = []
-    real = reader.open_checked
+    real = rows.open_checked
     monkeypatch.setattr(
-        reader, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+        rows, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
     )
     pretrain_views(index).sample(0, epoch=0)
     EvaluateViews(index, clip=CLIP, num_clips=5, num_crops=3).sample(0)
@@ -108,9 +117,9 @@ def test_finetune_sample(index: VideoIndex) -> None:
 
 def test_repeated_samples_are_views_of_the_same_frames(index: VideoIndex, monkeypatch) -> None:
     opened = []
-    real = reader.open_checked
+    real = rows.open_checked
     monkeypatch.setattr(
-        reader, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
+        rows, "open_checked", lambda *args, **kw: (opened.append(args), real(*args, **kw))[1]
     )
     data = FinetuneData(
         index=index.source,
@@ -180,7 +189,10 @@ def test_a_broken_video_is_named(index: VideoIndex, tmp_path: Path, cache: str) 
 
 def test_held_frames_are_those_of_the_disk_scaled_down(index: VideoIndex) -> None:
     seen: list[tuple[int, int]] = []
-    held = MemoryReader(index, size=32, progress=lambda done, total: seen.append((done, total)))
+    frames = hold_frames(
+        index, size=32, loading=LOADING, progress=lambda done, total: seen.append((done, total))
+    )
+    held = MemoryReader(frames)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
     def choose(num_frames: int) -> np.ndarray:
@@ -195,19 +207,35 @@ def test_held_frames_are_those_of_the_disk_scaled_down(index: VideoIndex) -> Non
     )
 
 
+def test_processes_hold_the_same_frames_and_leave_bad_videos_out(
+    index: VideoIndex, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.mp4").write_text("this is text")
+    (tmp_path / "list.txt").write_text("\n".join([*index.paths[:2], "bad.mp4", index.paths[2]]))
+    listed = open_index(tmp_path / "list.txt")
+    alone, several = (
+        hold_frames(listed, size=32, loading=LoadingSpec(workers=workers)) for workers in (0, 2)
+    )
+    for row in (0, 1, 3):
+        np.testing.assert_array_equal(alone[row], several[row])
+    for held in (alone, several):
+        with pytest.raises(BadVideoError, match=r"list.txt:3: \S*bad.mp4: it cannot be read"):
+            held[2]
+
+
 def test_small_videos_are_held_as_they_are(index: VideoIndex) -> None:
-    held, disk = MemoryReader(index, size=224), DiskReader(index)
+    held = MemoryReader(hold_frames(index, size=224, loading=LOADING))
+    disk = DiskReader(index)
     np.testing.assert_array_equal(
         held.read(0, lambda n: np.arange(n)).frames, disk.read(0, lambda n: np.arange(n)).frames
     )
 
 
-def test_a_set_too_large_for_memory_is_refused(index: VideoIndex, monkeypatch) -> None:
-    monkeypatch.setattr(reader, "available_memory", lambda: 100_000)
+def test_a_set_too_large_for_memory_is_refused(index: VideoIndex) -> None:
     with pytest.raises(
         DataError, match=r"data.cache: the frames of 3 videos need .* set data.cache"
     ):
-        MemoryReader(index, size=32)
+        hold_frames(index, size=32, loading=LOADING, free=lambda: 100_000)
 
 
 def test_available_memory_is_that_of_this_machine() -> None:

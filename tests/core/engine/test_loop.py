@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cmaev.data.quarantine import Quarantine
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog, read_metrics
@@ -44,9 +45,10 @@ class Numbers:
     def __init__(self, *, size=BATCH, per_epoch=STEPS_PER_EPOCH, stop=None, stop_at=None):
         self.size, self.per_epoch = size, per_epoch
         self.stop, self.stop_at = stop, stop_at
+        self.quarantine = Quarantine(videos=size * per_epoch)
 
-    def epoch(self, epoch, start_batch=0):
-        for position in range(start_batch, self.per_epoch):
+    def epoch(self, epoch, start=0):
+        for position in range(start // self.size, self.per_epoch):
             rows = torch.arange(position * self.size, (position + 1) * self.size)
             x = torch.sin(rows[:, None] * torch.tensor([1.0, 2.0, 3.0]) + epoch)
             if self.stop is not None and (epoch, position) == self.stop_at:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cmaev.data.device import flip_clips
 from cmaev.data.mixup import draw_mixing, mix
+from cmaev.data.quarantine import Quarantine
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
@@ -111,9 +112,10 @@ class Batches:
 
     def __init__(self, stop: StopRequest | None) -> None:
         self.stop = stop
+        self.quarantine = Quarantine(videos=6)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[dict[str, Tensor]]:
-        for position in range(start_batch, 3):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[dict[str, Tensor]]:
+        for position in range(start // 2, 3):
             generator = torch.Generator().manual_seed(position)
             video = torch.randint(0, 256, (2, 1, 8, 32, 32, 3), generator=generator)
             if self.stop is not None and position == 1:

@@ -1,0 +1,83 @@
+"""Measuring a classifier on an index: figures, predictions, and which videos cannot be read."""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from cmaev.data.index import VideoIndex
+from cmaev.data.loader import EpochLoader
+from cmaev.data.quarantine import Quarantine
+from cmaev.data.views import EvaluateViews
+from cmaev.engine.context import Context
+from cmaev.engine.progress import ProgressDisplay
+from cmaev.models import VideoClassifier
+from cmaev.tasks.evaluate import evaluate
+from cmaev_spec.data import LoadingSpec
+from cmaev_spec.exits import BadInput
+from cmaev_spec.files import write_atomic
+
+
+def measure(
+    model: VideoClassifier,
+    views: EvaluateViews,
+    index: VideoIndex,
+    labels: Sequence[str],
+    context: Context,
+    *,
+    batch_size: int,
+    loading: LoadingSpec,
+) -> dict[str, float] | None:
+    """Evaluates, writes `predictions.csv` and returns the figures; None if it was stopped.
+
+    Raises:
+        BadInput: naming every video that cannot be read; figures without them would mislead.
+    """
+    world = context.world
+    loader = EpochLoader(
+        views,
+        batch_size=batch_size,
+        seed=0,
+        shuffle=False,
+        drop_last=False,
+        index=index,
+        rank=world.rank,
+        world_size=world.size,
+        loading=loading,
+    )
+    total = -(-len(index) // world.size)
+    with (
+        closing(loader),
+        ProgressDisplay("evaluate", total=total, enabled=world.main) as display,
+    ):
+
+        def progress(done: int) -> None:
+            display.update(done)
+            context.events.progress("evaluate", step=min(done, total), total_steps=total)
+
+        evaluation = evaluate(
+            model, loader.epoch(0), world=world, stop=context.stop, progress=progress
+        )
+    if evaluation is None:
+        return None
+    _refuse_bad(loader.quarantine, index, context)
+    if world.main:
+        path = context.run.path / "predictions.csv"
+        write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))
+        context.events.artifact("predictions", path)
+    return evaluation.figures()
+
+
+def _refuse_bad(quarantine: Quarantine, index: VideoIndex, context: Context) -> None:
+    """Ends an evaluation that could not read some of its videos, in every process.
+
+    Raises:
+        BadInput: naming the bad videos of all processes.
+    """
+    together = Quarantine(
+        videos=len(index), path=context.run.bad_test_videos if context.world.main else None
+    )
+    together.meet(bad for part in context.world.gather(quarantine.listed()) for bad in part)
+    if together:
+        raise BadInput(
+            f"{len(together)} of {len(index)} videos of {index.source} cannot be read; without "
+            f"them the figures would be of another test: {together.summary()}"
+        )
