@@ -44,7 +44,7 @@ bench: $(STAMP)  ## benchmarks; figures for docs/benchmarks
 lock:  ## resolve the dependencies afresh and rewrite constraints.txt
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,dev]'
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[local,dev,torchcodec]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	rm -rf $(VENV)-lock

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cmaev_spec.exits import EXIT_BAD_INPUT
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the `data` group."""
@@ -12,6 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command("index")(index)
     app.command("split")(split)
     app.command("shard")(shard)
+    app.command("check")(check)
 
 
 def synth(
@@ -87,3 +90,48 @@ def shard(
             progress=display.update,
         )
     typer.echo(f"{len(index)} videos in {count} shards; index {out / 'index.csv'}")
+
+
+def check(
+    source: Annotated[str, typer.Argument(metavar="INDEX", help="index, local or a URL")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for verified.csv; INDEX-checked by default")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="where relative paths start from")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="videos at once; as many as processors by default")
+    ] = None,
+    decoder: Annotated[
+        str, typer.Option(help="fast decoder to hold against the reference")
+    ] = "pyav-seek",
+    timeout: Annotated[float, typer.Option(min=1, help="most seconds for one video")] = 300,
+    memory: Annotated[int, typer.Option(min=64, help="most MiB for one video")] = 2048,
+    as_json: Annotated[bool, typer.Option("--json", help="the summary as JSON")] = False,
+) -> None:
+    """Decode every video in full and tell which can be used, and which by the fast decoder.
+
+    Run it again to go on, or to look at what is new or changed. Exits with 64 if videos cannot be
+    used; train on verified.csv, which leaves them out.
+    """
+    import os
+
+    from cmaev.data.check import CheckOptions, check_index, default_folder, distinct_videos
+    from cmaev.data.index import open_index
+    from cmaev.engine.progress import ProgressDisplay
+
+    options = CheckOptions(
+        decoder=decoder,
+        workers=workers or len(os.sched_getaffinity(0)),
+        seconds=timeout,
+        memory=memory << 20,
+    )
+    index = open_index(source, root=root)
+    folder = out or default_folder(source)
+    total = len(distinct_videos(index))
+    with ProgressDisplay("videos", total=total, enabled=not as_json) as display:
+        report = check_index(
+            index, out=folder, options=options, progress=lambda done, _total: display.update(done)
+        )
+    typer.echo(report.to_json() if as_json else report.to_text())
+    if report.quarantined:
+        raise typer.Exit(EXIT_BAD_INPUT)

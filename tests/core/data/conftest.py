@@ -3,7 +3,7 @@
 import io
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,17 +36,19 @@ def encode_video() -> EncodeVideo:
         codec: str = "libx264",
         rate: int = 25,
         first_pts: int = 0,
+        pts: Sequence[int] | None = None,
+        pix_fmt: str = "yuv420p",
         options: dict[str, str] | None = None,
     ) -> bytes:
         buffer = io.BytesIO()
         with av.open(buffer, "w", format=container) as output:
             stream = output.add_stream(codec, rate=rate, options=options or {"crf": "4"})
             stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt = pix_fmt
             stream.time_base = Fraction(1, rate)
             for number, array in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-                frame.pts = first_pts + number
+                frame.pts = first_pts + (number if pts is None else pts[number])
                 output.mux(stream.encode(frame))
             output.mux(stream.encode())
         return buffer.getvalue()

@@ -152,11 +152,22 @@ _BUILT_IN: Final = {
     "pyav-seek": "cmaev.data.decode.seek",
     "torchcodec": "cmaev.data.decode.torchcodec",
 }
-# What must be installed for a backend besides PyAV: the module, and how to get it.
+
+
+class _Need(NamedTuple):
+    """What a backend needs besides PyAV, and how to get it."""
+
+    module: str
+    how: str
+
+
 _NEEDED: Final = {
-    "decord": "on Linux x86-64, run `pip install 'cmaev[train]'`",
-    "torchcodec": "install FFmpeg's libraries (`apt install ffmpeg`) and run "
-    "`pip install 'cmaev[torchcodec]'`",
+    "decord": _Need("decord", "on Linux x86-64, run `pip install 'cmaev[train]'`"),
+    "torchcodec": _Need(
+        "torchcodec.decoders",
+        "install FFmpeg's libraries (`apt install ffmpeg`) and run "
+        "`pip install 'cmaev[torchcodec]'`",
+    ),
 }
 
 
@@ -182,20 +193,24 @@ def is_available(name: str) -> bool:
     return known and (name not in _NEEDED or importlib.util.find_spec(name) is not None)
 
 
+def needed_module(name: str) -> str | None:
+    """The module that decoder `name` needs besides PyAV."""
+    return _NEEDED[name].module if name in _NEEDED else None
+
+
 def require_module(name: str) -> ModuleType:
-    """Imports what a backend needs.
+    """Imports what the decoder `name` needs.
 
     Raises:
         DataError: that says what to install.
     """
-    package = name.partition(".")[0]
+    need = _NEEDED[name]
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(need.module)
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"the decoder {package!r} is not installed ({reason}); {_NEEDED[package]}, "
-            "or use another decoder"
+            f"the decoder {name!r} is not installed ({reason}); {need.how}, or use another decoder"
         ) from None
 
 

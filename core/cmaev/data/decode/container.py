@@ -23,6 +23,7 @@ FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,flv,asf,ogg,h264,hevc,"
     "m4v,ivf,mxf,nut,apng,webp"
 )
+_MOST_STREAMS: Final = 16
 
 
 def reopenable(source: FileSource) -> str | io.IOBase:
@@ -53,8 +54,10 @@ def open_container(
         "protocol_whitelist": "file",
         "max_pixels": str(limits.max_pixels),
     }
+    # Probing decodes too, so its decoders are held to the same limit.
+    probing = {"max_pixels": options["max_pixels"]} | ({} if probe else {"skip_frame": "all"})
     with readable():
-        container = _open(source, options) if probe else _open_unprobed(source, options)
+        container = _open(source, options, [probing] * _MOST_STREAMS)
     try:
         return container, _first_stream(container, limits)
     except BaseException:
@@ -63,29 +66,29 @@ def open_container(
 
 
 def _open(
-    source: str | io.IOBase,
-    options: dict[str, str],
-    stream_options: list[dict[str, str]] | None = None,
+    source: str | io.IOBase, options: dict[str, str], probing: list[dict[str, str]]
+) -> InputContainer:
+    try:
+        return _av_open(source, options, probing)
+    except ValueError as error:
+        if isinstance(error, av.FFmpegError):
+            raise
+    # Formats whose streams are known only after probing take no options for it.
+    if isinstance(source, io.IOBase):
+        source.seek(0)
+    return _av_open(source, options, None)
+
+
+def _av_open(
+    source: str | io.IOBase, options: dict[str, str], probing: list[dict[str, str]] | None
 ) -> InputContainer:
     return av.open(
         source,
         mode="r",
         options=options,
-        stream_options=cast(Any, stream_options),  # the stub takes them for strings
+        stream_options=cast(Any, probing),  # the stub takes them for strings
         metadata_errors="ignore",
     )
-
-
-def _open_unprobed(source: str | io.IOBase, options: dict[str, str]) -> InputContainer:
-    """Opens without decoding; like `_open` where streams are known only after decoding."""
-    try:
-        return _open(source, options, [{"skip_frame": "all"}])
-    except ValueError as error:
-        if isinstance(error, av.FFmpegError):
-            raise
-    if isinstance(source, io.IOBase):
-        source.seek(0)
-    return _open(source, options)
 
 
 def _first_stream(container: InputContainer, limits: DecodeLimits) -> VideoStream:

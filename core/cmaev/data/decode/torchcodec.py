@@ -25,7 +25,7 @@ def open_torchcodec(
     source: FileSource, limits: DecodeLimits, num_frames: int | None = None
 ) -> BatchVideo:
     """Opens a checked video with torchcodec."""
-    decoders = require_module("torchcodec.decoders")
+    decoders = require_module("torchcodec")
     where = reopenable(source)
     container, stream = open_container(where, limits, probe=False)
     number, form = stream.index, container.format.name
