@@ -1,6 +1,5 @@
 """`cmaev weights`: look into weights of others, and write our own for others."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +7,9 @@ import typer
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cmaev.checkpoints.overview import Overview
+    from cmaev.checkpoints.report import LoadReport
 
 weights_app = typer.Typer(no_args_is_help=True, help="Weights from and for other projects.")
 
@@ -39,11 +41,12 @@ def show(
     from cmaev.checkpoints.overview import overview
 
     if model is None:
-        found = overview(source)
-        typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(found.lines()))
-        return
-    report = preview(_model_without_memory(model, task), source)
-    typer.echo(report.to_json() if as_json else "\n".join(report.lines()))
+        account: Overview | LoadReport = overview(source)
+    else:
+        account = preview(_model_without_memory(model, task), source)
+    typer.echo(account.to_json() if as_json else "\n".join(account.lines()))
+    for text in account.warnings:
+        typer.echo(f"warning: {text}", err=True)
 
 
 @weights_app.command("export")

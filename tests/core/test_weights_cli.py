@@ -59,6 +59,15 @@ def test_a_file_is_explained_and_its_models_are_found(tmp_path):
     )
 
 
+def test_a_licence_is_told_apart_from_the_answer(tmp_path):
+    state = create_model(NANO, num_classes=3).encoder.state_dict()
+    torch.save({"module": state}, tmp_path / "file.pth")
+    shown = weights("show", tmp_path / "file.pth", "--json")
+    assert "CC-BY-NC-4.0" in json.loads(shown.stdout)["warnings"][0]
+    assert "warning: " in shown.stderr
+    assert "CC-BY-NC-4.0" in shown.stderr
+
+
 def test_weights_that_fit_nothing_are_told_so(tmp_path):
     torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "file.pth")
     assert "fits no registered model" in weights("show", tmp_path / "file.pth").stdout

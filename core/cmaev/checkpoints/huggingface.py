@@ -157,13 +157,11 @@ def _their_name(name: str) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("model_type") != "videomae":
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        raise BadInput(f"{path} describes a model of type {kind!r}; videomae is needed")
+    config = _read_json(path)
+    if config.get("model_type") != "videomae":
+        raise BadInput(
+            f"{path} describes a model of type {config.get('model_type')!r}; videomae is needed"
+        )
     if config.get("hidden_act", "gelu") != "gelu":
         raise BadInput(f"{path}: hidden_act is {config['hidden_act']!r}; our blocks have gelu")
     return config
@@ -175,11 +173,28 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            if any(Path(shard).name != shard for shard in shards):
-                raise BadInput(f"{index} points out of its folder")
-            return [folder / shard for shard in sorted(shards)]
+            return [folder / shard for shard in _shards(index)]
     raise BadInput(f"{folder} has none of {', '.join(HF_WEIGHTS)}")
+
+
+def _shards(index: Path) -> list[str]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{index} has no weight_map")
+    shards = sorted(set(map(str, weight_map.values())))
+    if any(Path(shard).name != shard for shard in shards):
+        raise BadInput(f"{index} points out of its folder")
+    return shards
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds no JSON object")
+    return content
 
 
 def _slipped(config: Mapping[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """What weights are, without a model to compare them with: origin, size, and the models they fit."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,17 +26,16 @@ class Overview:
     warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For people, but for the warnings."""
         return [
             f"{self.source}: {self.origin}",
             f"{self.tensors} tensors of {self.parameters:,} values",
             f"fits {', '.join(self.models) or 'no registered model'}",
-            *(f"warning: {text}" for text in self.warnings),
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> str:
         """For programs."""
-        return asdict(self)
+        return json.dumps(asdict(self), indent=1)
 
 
 def overview(source: str | Path) -> Overview:

@@ -31,14 +31,13 @@ class LoadReport:
         return grouped
 
     def lines(self) -> list[str]:
-        """The account for people, a line for each group."""
+        """The account for people, a line for each group; warnings go where warnings go."""
         lines = [f"{self.source}: {self.origin}", f"loaded {_count(self.loaded)}"]
         for reason, names in self.reasons().items():
             lines.append(f"skipped {_count(names)}: {reason} ({_sample(names)})")
         if self.initial:
             lines.append(f"initial values stay in {_count(self.initial)} ({_sample(self.initial)})")
-        lines += [f"copied {part}" for part in self.copied]
-        return lines + [f"warning: {text}" for text in self.warnings]
+        return lines + [f"copied {part}" for part in self.copied]
 
     def to_json(self) -> str:
         """The account for programs."""

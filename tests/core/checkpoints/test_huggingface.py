@@ -199,6 +199,10 @@ def test_shards_may_not_lie_outside(copied):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BadInput, match="points out of its folder"):
         ours_from(folder)
+    for content, message in (("{}", "has no weight_map"), ("[]", "no JSON object")):
+        (folder / "model.safetensors.index.json").write_text(content)
+        with pytest.raises(BadInput, match=message):
+            ours_from(folder)
 
 
 def test_a_classifier_is_exported_with_equal_logits(tmp_path, video, with_random_weights):
