@@ -319,3 +319,11 @@ def test_one_batch_can_be_overfitted():
     assert last[0] < 0.9 * first[0]
     assert last[1] < 0.2 * first[1]
     assert out["instance_accuracy"] > 0.9
+
+
+def test_both_branches_compile_without_graph_breaks():
+    encoder = spread(ConvViTEncoder(**{**TINY, "depths": (1, 1, 1)}, temporal_kernel=3))
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    visible, video = tubes(grid=(2, 2, 2), ratio=0.5)[1], clip(frames=4)
+    for tokens in (visible, None):
+        torch.testing.assert_close(compiled(video, tokens), encoder(video, tokens))
