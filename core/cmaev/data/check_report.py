@@ -49,14 +49,15 @@ class CheckReport:
         lines = [
             f"{self.videos} videos, {self.checked} checked now: {self.fast} for the fast decoder, "
             f"{slow} for the reference alone, {bad} quarantined",
-            *_most("reference alone", self.slow),
-            *_most("quarantined", self.quarantined),
+            *most_common("reference alone", self.slow),
+            *most_common("quarantined", self.quarantined),
             f"train on {self.verified}",
         ]
         return "\n".join([*lines, f"reasons in {self.quarantine}"] if bad else lines)
 
 
-def _most(title: str, reasons: dict[str, int]) -> list[str]:
+def most_common(title: str, reasons: dict[str, int]) -> list[str]:
+    """The reasons that come most often, a line each; `reasons` are in that order."""
     shown = [f"  {title}: {count} x {reason}" for reason, count in reasons.items()][:_SHOWN]
     more = len(reasons) - len(shown)
     return [*shown, f"  {title}: and {more} other reasons"] if more else shown

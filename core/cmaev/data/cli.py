@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("synth")(synth)
     app.command("index")(index)
     app.command("split")(split)
+    app.command("prepare")(prepare)
     app.command("shard")(shard)
     app.command("check")(check)
 
@@ -64,6 +65,52 @@ def split(
 
     train, val = split_index(source, out=out, val_share=val_share, seed=seed, root=root)
     typer.echo(f"{train} videos in {out / 'train.csv'}, {val} in {out / 'val.csv'}")
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(metavar="INDEX", help="index, local or a URL")],
+    out: Annotated[Path, typer.Argument(help="folder for the videos and their index.csv")],
+    size: Annotated[int, typer.Option(min=16, help="short side of the frames in pixels")] = 256,
+    gop: Annotated[int, typer.Option(min=1, help="frames from one key frame to the next")] = 12,
+    rate: Annotated[
+        float | None, typer.Option(min=1, max=240, help="frames per second; each video's own")
+    ] = None,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="H.264 quality, less is better")] = 18,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="videos at once; as many as processors by default")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="most seconds for one video")] = 1800,
+    memory: Annotated[int, typer.Option(min=64, help="most MiB for one video")] = 2048,
+    root: Annotated[str | None, typer.Option(help="where relative paths start from")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the summary as JSON")] = False,
+) -> None:
+    """Encode videos small and easy to read, and write an index of them.
+
+    Run it again to go on, or to encode what is new or changed. Exits with 64 if videos cannot be
+    used; quarantine.csv says why.
+    """
+    import os
+
+    from cmaev.data.encode import EncodeOptions
+    from cmaev.data.index import open_index
+    from cmaev.data.prepare import PrepareOptions, count_videos, prepare_index
+    from cmaev.engine.progress import ProgressDisplay
+
+    index = open_index(source, root=root)
+    options = PrepareOptions(
+        encode=EncodeOptions(short_side=size, gop=gop, rate=rate, crf=crf),
+        workers=workers or len(os.sched_getaffinity(0)),
+        seconds=timeout,
+        memory=memory << 20,
+    )
+    total = count_videos(index)
+    with ProgressDisplay("videos", total=total, enabled=not as_json) as display:
+        report = prepare_index(
+            index, out=out, options=options, progress=lambda done, _total: display.update(done)
+        )
+    typer.echo(report.to_json() if as_json else report.to_text())
+    if report.quarantined:
+        raise typer.Exit(EXIT_BAD_INPUT)
 
 
 def shard(

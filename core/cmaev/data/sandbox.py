@@ -183,6 +183,7 @@ class _Child:
         except (EOFError, OSError):
             return self._crash()
         if kind == "error":
+            self.close()
             raise RuntimeError(f"a function failed in its limited process:\n{value}")
         return value
 

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cmaev.data.decode import open_video
+from cmaev.data.encode import EncodeOptions
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
+from cmaev.data.prepare import PrepareOptions, prepare_index
+from cmaev.data.reader import DiskReader
 from cmaev.data.shard_write import write_shards
 
 boto3 = pytest.importorskip("boto3")
@@ -128,6 +132,19 @@ def test_a_video_is_read_once_by_blocks(
     monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counted)
     assert count_frames(index, 0) == 40
     assert [start for start, _ in fetched] == [0]
+
+
+def test_samples_and_preparing(bucket: "boto3.client", tmp_path: Path, levels_mp4: bytes) -> None:
+    index = open_index(_with(bucket, levels_mp4))
+    clip = DiskReader(index).read(0, lambda num_frames: np.array([0, num_frames - 1]))
+    assert clip.frames.shape == (2, 48, 64, 3)
+    options = PrepareOptions(encode=EncodeOptions(short_side=32))
+    report = prepare_index(index, out=tmp_path / "out", options=options)
+    assert report.quarantined == {}
+    assert count_frames(open_index(tmp_path / "out"), 0) == 40
+    assert prepare_index(index, out=tmp_path / "out", options=options).encoded == 0
+    put(bucket, **{"a.mp4": levels_mp4 + b"\0"})
+    assert prepare_index(index, out=tmp_path / "out", options=options).encoded == 1
 
 
 def _with(bucket: "boto3.client", video: bytes) -> str:
