@@ -100,11 +100,11 @@ def our_work(videos: Videos, index: VideoIndex, *, prefix: str) -> dict[str, Wor
     test = EvaluateViews(index, clip=CLIP, num_clips=5, num_crops=3)
 
     def decode(sample: int, *, views: int) -> Clip:
-        return reader.read(videos.row(sample), lambda n: frames(sample, n)[: views * CLIP.frames])
+        return read(reader, videos.row(sample), sample, views=views)
 
     def one_view(sample: int) -> Tensor:
         clip = decode(sample, views=1)
-        return batch(training_crop(clip.frames, crop_of(clip, sample), size=CLIP.size)[clip.places])
+        return batch(training_crop(clip.frames, size=CLIP.size)[clip.places])
 
     def two_views(sample: int) -> list[Tensor]:
         parts = both.sample(videos.row(sample), epoch=sample)
@@ -140,10 +140,10 @@ def parts_of_work(videos: Videos) -> dict[str, Work]:
 
     def hold(sample: int) -> None:
         held.clear()
-        held[sample] = reader.read(videos.row(sample), lambda n: frames(sample, n))
+        held[sample] = read(reader, videos.row(sample), sample, views=2)
 
     def resize(sample: int) -> NDArray[np.uint8]:
-        return training_crop(clip(sample).frames, crop_of(clip(sample), sample), size=CLIP.size)
+        return training_crop(clip(sample).frames, size=CLIP.size)
 
     small = np.zeros((2 * CLIP.frames, CLIP.size, CLIP.size, 3), np.uint8)
 
@@ -174,8 +174,7 @@ def usual_sample(videos: Videos, sample: int) -> Tensor:
     wanted = frames(sample, len(reader))[: CLIP.frames]
     images = [Image.fromarray(frame) for frame in reader.get_batch(wanted.tolist()).asnumpy()]
     width, height = images[0].size
-    rng = np.random.default_rng([1, sample])
-    left, top, w, h = multi_scale_box(width, height, scales=(1, 0.875, 0.75, 0.66), rng=rng)
+    left, top, w, h = crop_of(width, height, sample)
     cut = [image.crop((left, top, left + w, top + h)) for image in images]
     size = CLIP.size, CLIP.size
     resized = [image.resize(size, Image.Resampling.BILINEAR) for image in cut]
@@ -192,11 +191,19 @@ def frames(sample: int, count: int) -> NDArray[np.int64]:
     return np.concatenate(pretrain_pair(count, CLIP, shift=2 * CLIP.stride, rng=rng))
 
 
-def crop_of(clip: Clip, sample: int) -> Box:
+def read(reader: DiskReader, row: int, sample: int, *, views: int) -> Clip:
+    """Decodes the frames of one or both views of a sample, inside of its crop."""
+    return reader.read(
+        row,
+        lambda n: frames(sample, n)[: views * CLIP.frames],
+        lambda width, height: crop_of(width, height, sample),
+    )
+
+
+def crop_of(width: int, height: int, sample: int) -> Box:
     """The box of a sample."""
-    height, width = clip.frames.shape[1:3]
-    scales = PretrainData(index="").crop_scales
-    return multi_scale_box(width, height, scales=scales, rng=np.random.default_rng([1, sample]))
+    rng = np.random.default_rng([1, sample])
+    return multi_scale_box(width, height, scales=(1.0, 0.875, 0.75, 0.66), rng=rng)
 
 
 def batch(array: NDArray[np.uint8]) -> Tensor:

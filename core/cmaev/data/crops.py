@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from cmaev.data.transforms import Box, Frames, cut
 
 
-def training_crop(frames: Frames, box: Box, *, size: int) -> Frames:
+def training_crop(frames: Frames, box: Box | None = None, *, size: int) -> Frames:
     """Cuts `box` out of every frame and resizes it to `size` square, antialiased bilinear.
 
     Args:
         frames: (T, H, W, 3) uint8.
-        box: in pixels of the frames, inside them.
+        box: in pixels of the frames, inside them; None for the whole of them.
         size: S, the side of the result.
 
     Returns:
         (T, S, S, 3), contiguous.
     """
-    inside = cut(frames, box)
+    inside = frames if box is None else cut(frames, box)
     if not inside.flags.writeable or min(inside.strides) < 0:
         inside = inside.copy()  # PyTorch takes neither
     # Channels last in memory, for which the kernel is made.

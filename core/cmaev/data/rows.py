@@ -7,10 +7,11 @@ import numpy as np
 
 from cmaev.data.decode import DecodeLimits, Video
 from cmaev.data.decode.auto import closing_source, open_checked
+from cmaev.data.decode.base import Region
 from cmaev.data.errors import BadVideo, BadVideoError, DataError
 from cmaev.data.index import VideoIndex
 from cmaev.data.sampling import IndexArray, segment_frames
-from cmaev.data.transforms import Frames
+from cmaev.data.transforms import Box, Frames
 
 
 class RowVideo:
@@ -39,9 +40,10 @@ class RowVideo:
         """Width and height in pixels, upright."""
         return self._video.info.width, self._video.info.height
 
-    def decode(self, indices: IndexArray) -> Frames:
-        """The frames at `indices` of the row, (U, H, W, 3)."""
-        return self._video.decode(self._part.start + indices).frames
+    def decode(self, indices: IndexArray, *, part: Box | None = None) -> Frames:
+        """The frames at `indices` of the row, whole or what lies inside `part`: (U, H, W, 3)."""
+        region = None if part is None else Region(*part)
+        return self._video.decode(self._part.start + indices, region=region).frames
 
     def iterate(self) -> Iterator[Frames]:
         """All frames of the row in order, (H, W, 3) each."""

@@ -47,6 +47,14 @@ def cut(frames: Frames, box: Box) -> Frames:
     return frames[:, box.top : bottom, box.left : right]
 
 
+def hull(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all of them."""
+    left, top = min(box.left for box in boxes), min(box.top for box in boxes)
+    right = max(box.left + box.width for box in boxes)
+    bottom = max(box.top + box.height for box in boxes)
+    return Box(left, top, right - left, bottom - top)
+
+
 def multi_scale_box(
     width: int, height: int, *, scales: Sequence[float], rng: np.random.Generator
 ) -> Box:

@@ -20,6 +20,8 @@ from cmaev.data.reader import Clip, DiskReader, open_reader
 from cmaev.data.samples import Sample
 from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
 from cmaev.data.transforms import (
+    Box,
+    hull,
     multi_scale_box,
     random_resized_box,
     resize_short_side,
@@ -75,10 +77,9 @@ class PretrainViews:
         clip = self._reader.read(
             index,
             lambda n: np.concatenate(pretrain_pair(n, data.clip, shift=data.shift, rng=rng)),
+            lambda w, h: multi_scale_box(w, h, scales=data.crop_scales, rng=rng),
         )
-        height, width = clip.frames.shape[1:3]
-        box = multi_scale_box(width, height, scales=data.crop_scales, rng=rng)
-        frames = training_crop(clip.frames, box, size=S)  # (U, S, S, 3)
+        frames = training_crop(clip.frames, size=S)  # (U, S, S, 3)
         sample: Sample = {
             "online": frames[clip.places[:T]],  # (T, S, S, 3)
             "target": frames[clip.places[T:]],  # (T, S, S, 3)
@@ -123,18 +124,28 @@ class FinetuneViews:
     def sample(self, index: int, *, epoch: int) -> Sample:
         """See `ViewDataset.sample`."""
         rng = np.random.default_rng([self._seed, epoch, index])
-        clip = self._reader.read(index, lambda n: train_clip(n, self._data.clip, rng=rng))
-        views = [self._view(clip, rng) for _ in range(self._data.num_sample)]
+        data = self._data
+        boxes: list[Box] = []
+
+        def look(width: int, height: int) -> Box:
+            for _ in range(data.num_sample):
+                boxes.append(random_resized_box(width, height, area=data.crop_area, rng=rng))
+            return hull(boxes)
+
+        clip = self._reader.read(index, lambda n: train_clip(n, data.clip, rng=rng), look)
+        left, top, _, _ = hull(boxes)
+        views = [
+            self._view(clip, box._replace(left=box.left - left, top=box.top - top), rng)
+            for box in boxes
+        ]
         return {
             **{name: np.stack([view[name] for view in views]) for name in views[0]},
             "label": np.asarray(self._labels[index]),
             "index": np.asarray(index, dtype=np.int64),
         }
 
-    def _view(self, clip: Clip, rng: np.random.Generator) -> Sample:
+    def _view(self, clip: Clip, box: Box, rng: np.random.Generator) -> Sample:
         data, size = self._data, self._data.clip.size
-        height, width = clip.frames.shape[1:3]
-        box = random_resized_box(width, height, area=data.crop_area, rng=rng)
         frames = training_crop(clip.frames, box, size=size)  # (U, S, S, 3)
         view: Sample = {"video": frames[clip.places]}  # (T, S, S, 3)
         if data.hflip:

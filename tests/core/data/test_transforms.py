@@ -9,6 +9,7 @@ from cmaev.data.transforms import (
     Box,
     center_crop,
     crop_resize,
+    hull,
     multi_scale_box,
     random_resized_box,
     resize_short_side,
@@ -47,6 +48,10 @@ def test_crop_without_scaling_is_exact() -> None:
 def test_whole_frame_at_its_own_size_is_untouched() -> None:
     frames = ramp(48, 64)
     assert crop_resize(frames, Box(0, 0, 64, 48), size=(64, 48)) is frames
+
+
+def test_a_hull_is_the_smallest_box_around_others() -> None:
+    assert hull([Box(5, 2, 3, 4), Box(1, 3, 2, 9), Box(4, 4, 1, 1)]) == Box(1, 2, 7, 10)
 
 
 def test_scaling_averages() -> None:

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from cmaev.data import memory, rows
+from cmaev.data.crops import training_crop
 from cmaev.data.errors import BadVideoError, DataError
 from cmaev.data.held import CACHE_MARGIN, hold_frames
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.reader import DiskReader, MemoryReader
+from cmaev.data.sampling import train_clip
+from cmaev.data.transforms import Box, random_resized_box
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
 from cmaev_spec.data import (
     AugmentSpec,
@@ -144,6 +147,17 @@ def test_repeated_samples_are_views_of_the_same_frames(index: VideoIndex, monkey
         np.testing.assert_array_equal(value, again[name])
 
 
+def test_a_view_is_the_crop_of_whole_frames(index: VideoIndex) -> None:
+    """Reading only what the views look at, and all of them at once, changes no pixel."""
+    data = FinetuneData(index=index.source, val_index=index.source, clip=CLIP, num_sample=2)
+    sample = FinetuneViews(index, data, seed=3).sample(1, epoch=4)
+    rng = np.random.default_rng([3, 4, 1])
+    clip = DiskReader(index).read(1, lambda n: train_clip(n, CLIP, rng=rng))
+    boxes = [random_resized_box(64, 48, area=data.crop_area, rng=rng) for _ in range(2)]
+    for view, box in zip(sample["video"], boxes, strict=True):
+        np.testing.assert_array_equal(view, training_crop(clip.frames, box, size=16)[clip.places])
+
+
 def test_flips_are_refused_where_a_mirror_changes_labels(tmp_path: Path, index: VideoIndex) -> None:
     (tmp_path / "sides.csv").write_text(
         f"path,label\n{index.paths[0]},left\n{index.paths[1]},right"
@@ -221,6 +235,20 @@ def test_processes_hold_the_same_frames_and_leave_bad_videos_out(
     for held in (alone, several):
         with pytest.raises(BadVideoError, match=r"list.txt:3: \S*bad.mp4: it cannot be read"):
             held[2]
+
+
+def test_only_the_part_that_is_looked_at_is_read(index: VideoIndex) -> None:
+    def choose(num_frames: int) -> np.ndarray:
+        return np.array([5, 30, 5])
+
+    def look(width: int, height: int) -> Box:
+        assert (width, height) == (64, 48)
+        return Box(7, 3, 21, 30)
+
+    for opened in (DiskReader(index), MemoryReader(hold_frames(index, size=224, loading=LOADING))):
+        whole, part = opened.read(0, choose), opened.read(0, choose, look)
+        np.testing.assert_array_equal(part.frames, whole.frames[:, 3:33, 7:28])
+        np.testing.assert_array_equal(part.places, whole.places)
 
 
 def test_small_videos_are_held_as_they_are(index: VideoIndex) -> None:
