@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
 from cmaev.data.labels import NO_LABEL, default_names, label_number
-from cmaev.data.listing import ABSENT, Listing
+from cmaev.data.listing import ABSENT, Listing, Row
 from cmaev.data.packed import PackedStrings
 from cmaev.data.storage import Root, is_file, is_url, size_and_time
 from cmaev.data.table import Column, Table, pack_table
@@ -35,43 +35,56 @@ def build_table(source: str, listing: Listing, root: Root) -> bytes:
     Raises:
         DataError: naming the place of a row that cannot be used.
     """
-    lines, ends = array("i"), array("q", [0])
-    labels, decoders = _Codes(), _Codes([""])
-    text = bytearray()
-    numbers = [array("q") for _ in listing.numbers]
+    rows = _Rows(listing.numbers)
     for row in listing.rows:
-        text += root.locate(row.path).encode("utf-8", "surrogateescape")
-        ends.append(len(text))
-        lines.append(row.line)
-        labels.append(row.label)
-        decoders.append(row.decoder)
-        for column, number in zip(numbers, row.numbers, strict=True):
-            column.append(number)
-    if not lines:
+        rows.append(root.locate(row.path), row)
+    if not len(rows.lines):
         raise DataError(f"{source}: the index has a header and no rows; list one video a line")
-    names = listing.labels or default_names(labels.known)
+    columns = rows.columns()
     notes = {
         **listing.notes,
         "source": source,
         "line_word": listing.line_word,
-        "label_names": names,
-        "decoders": list(decoders.known),
+        "label_names": listing.labels or default_names(rows.labels.known),
+        "decoders": list(rows.decoders.known),
     }
-    places = np.frombuffer(lines, dtype=np.int32)
-    columns: dict[str, Column] = {
-        "paths.text": np.frombuffer(text, dtype=np.uint8),
-        "paths.ends": np.frombuffer(ends, dtype=np.int64),
-        "lines": places,
-        "decoder": decoders.array.astype(np.uint8),
-        **{
-            name: np.frombuffer(column, dtype=np.int64)
-            for name, column in zip(listing.numbers, numbers, strict=True)
-        },
-    }
+    where = Places(notes, columns["lines"])
     if "total" in columns:
-        _check_segments(columns, Places(notes, places))
-    columns["labels"] = number_rows(labels.array, list(labels.known), names, Places(notes, places))
+        _check_segments(columns, where)
+    texts = list(rows.labels.known)
+    columns["labels"] = number_rows(rows.labels.array, texts, notes["label_names"], where)
     return pack_table(columns, notes)
+
+
+class _Rows:
+    """Collects rows as columns, without an object for each."""
+
+    def __init__(self, numbers: Sequence[str]) -> None:
+        self.lines, self.labels, self.decoders = array("i"), _Codes(), _Codes([""])
+        self._text, self._ends = bytearray(), array("q", [0])
+        self._numbers = {name: array("q") for name in numbers}
+
+    def append(self, path: str, row: Row) -> None:
+        self._text += path.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._text))
+        self.lines.append(row.line)
+        self.labels.append(row.label)
+        self.decoders.append(row.decoder)
+        for column, number in zip(self._numbers.values(), row.numbers, strict=True):
+            column.append(number)
+
+    def columns(self) -> dict[str, Column]:
+        """All columns but the labels, which need to be numbered."""
+        numbers = {
+            name: np.frombuffer(column, dtype=np.int64) for name, column in self._numbers.items()
+        }
+        return {
+            "paths.text": np.frombuffer(self._text, dtype=np.uint8),
+            "paths.ends": np.frombuffer(self._ends, dtype=np.int64),
+            "lines": np.frombuffer(self.lines, dtype=np.int32),
+            "decoder": self.decoders.array.astype(np.int32),
+            **numbers,
+        }
 
 
 def _check_segments(columns: dict[str, Column], where: "Places") -> None:

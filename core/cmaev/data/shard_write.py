@@ -66,10 +66,8 @@ def write_shards(
         raise DataError(f"{out}: shards are written to a local folder; upload it when it is done")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = {
-        folder / f"shard-{number:06}.tar": videos
-        for number, videos in enumerate(_divide(_videos(index), videos_per_shard, shard_bytes))
-    }
+    shards = enumerate(_divide(_videos(index), videos_per_shard, shard_bytes))
+    plan = {folder / f"shard-{number:06}.tar": videos for number, videos in shards}
     others = sorted(set(folder.glob("shard-*.tar")) - plan.keys())
     if others:
         raise DataError(f"{others[0]} is of another division into shards; choose an empty folder")
