@@ -44,6 +44,9 @@ class ObjectiveSpec(Spec):
 
     mask_ratio: float = Field(0.9, gt=0.0, lt=1.0, description="share of tubes hidden")
     decoder_depth: int | None = Field(None, ge=1, description="None: the registered depth")
+    reconstruction_weight: float = Field(
+        1.0, ge=0.0, description="factor on L_r; 0 is contrast only"
+    )
     contrast_weight: float = Field(1.0, ge=0.0, description="lambda_c; 0 is reconstruction only")
     contrast_scale: Literal["two_tau", "one"] = "two_tau"
     temperature: float = Field(0.07, gt=0.0, description="tau of InfoNCE")

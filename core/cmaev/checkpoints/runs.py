@@ -80,6 +80,7 @@ def build_pretraining_model(job: PretrainJob) -> CMAEV:
             img_size=job.data.clip.size,
             drop_path_rate=job.model.drop_path_rate,
             decoder_depth=objective.decoder_depth,
+            reconstruction_weight=objective.reconstruction_weight,
             contrast_weight=objective.contrast_weight,
             contrast_scale=objective.contrast_scale,
             temperature=objective.temperature,

@@ -49,6 +49,7 @@ class CMAEV(nn.Module):
         decoder_dim: int,
         decoder_depth: int,
         decoder_heads: int,
+        reconstruction_weight: float = 1.0,
         contrast_weight: float = 1.0,
         contrast_scale: ContrastScale = "two_tau",
         temperature: float = 0.07,
@@ -67,6 +68,7 @@ class CMAEV(nn.Module):
             decoder_dim: width of the pixel decoder, and of the feature decoder if there is one.
             decoder_depth: blocks of the pixel decoder.
             decoder_heads: attention heads of the decoders.
+            reconstruction_weight: factor on L_r; 0 contrasts only.
             contrast_weight: lambda_c; 0 leaves the target branch out.
             contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
             temperature: tau.
@@ -80,12 +82,13 @@ class CMAEV(nn.Module):
             feature_decoder_depth: blocks of the feature decoder.
 
         Raises:
-            ValueError: for a number out of range, or a switch without effect.
+            ValueError: for a number out of range.
         """
         super().__init__()
         _check_ranges(
-            contrast_weight,
-            temperature,
+            reconstruction_weight=reconstruction_weight,
+            contrast_weight=contrast_weight,
+            temperature=temperature,
             decoder_keep_ratio=decoder_keep_ratio,
             target_keep_ratio=target_keep_ratio,
         )
@@ -97,6 +100,7 @@ class CMAEV(nn.Module):
                 "contrast_weight is 0",
                 stacklevel=2,
             )
+        self.reconstruction_weight = reconstruction_weight
         self.contrast_weight = contrast_weight
         self.contrast_scale = 2 * temperature if contrast_scale == "two_tau" else 1.0
         self.temperature = temperature
@@ -105,44 +109,45 @@ class CMAEV(nn.Module):
         self.decoder_keep_ratio = decoder_keep_ratio
         self.target_keep_ratio = target_keep_ratio
 
-        dim = encoder.embed_dim
         self.encoder = encoder
-        self.encoder_to_decoder = nn.Linear(dim, decoder_dim, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.decoder = PixelDecoder(
-            embed_dim=decoder_dim,
-            depth=decoder_depth,
-            num_heads=decoder_heads,
-            num_outputs=3 * encoder.tubelet_size * encoder.patch_size**2,
-        )
-        init_pretraining_(self.encoder)
-        init_pretraining_(self.decoder)
-        init_mask_token_(self.mask_token)
-        table = sincos_table(encoder.num_tokens, decoder_dim)
-        self.register_buffer("decoder_pos_embed", table, persistent=False)
-
+        self._build_pixel_decoder(decoder_dim, depth=decoder_depth, num_heads=decoder_heads)
         self.feature_decoder: FeatureDecoder | None = None
         if self.contrastive:
-            hidden = 2 * dim
-            self.projector = projection_head(dim, hidden_dim=hidden, out_dim=projection_dim)
-            self.predictor = projection_head(
-                projection_dim, hidden_dim=hidden, out_dim=projection_dim
-            )
+            self._build_contrast(projection_dim)
             if online_feature == "feature_decoder":
                 self.feature_decoder = FeatureDecoder(
-                    dim,
+                    encoder.embed_dim,
                     num_tokens=encoder.num_tokens,
                     embed_dim=decoder_dim,
                     depth=feature_decoder_depth,
                     num_heads=decoder_heads,
                 )
-            self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
-            self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
-            self.target_encoder.eval()
-
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             statistic = torch.tensor(values).reshape(1, 3, 1, 1, 1)  # (1, C, 1, 1, 1)
             self.register_buffer(name, statistic, persistent=False)
+
+    def _build_pixel_decoder(self, dim: int, *, depth: int, num_heads: int) -> None:
+        encoder = self.encoder
+        self.encoder_to_decoder = nn.Linear(encoder.embed_dim, dim, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        num_outputs = 3 * encoder.tubelet_size * encoder.patch_size**2
+        self.decoder = PixelDecoder(
+            embed_dim=dim, depth=depth, num_heads=num_heads, num_outputs=num_outputs
+        )
+        init_pretraining_(encoder)
+        init_pretraining_(self.decoder)
+        init_mask_token_(self.mask_token)
+        table = sincos_table(encoder.num_tokens, dim)
+        self.register_buffer("decoder_pos_embed", table, persistent=False)
+
+    def _build_contrast(self, projection_dim: int) -> None:
+        """The heads, and the target branch as a copy of encoder and projector."""
+        dim, hidden = self.encoder.embed_dim, 2 * self.encoder.embed_dim
+        self.projector = projection_head(dim, hidden_dim=hidden, out_dim=projection_dim)
+        self.predictor = projection_head(projection_dim, hidden_dim=hidden, out_dim=projection_dim)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.target_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        self.target_encoder.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of all but the target encoder, which is never stochastic."""
@@ -165,7 +170,7 @@ class CMAEV(nn.Module):
     def forward(
         self, online: Tensor, target: Tensor, mask: Tensor, num_visible: int | None = None
     ) -> dict[str, Tensor]:
-        """The whole objective, L = L_r + lambda_c L_c (equation 9).
+        """The whole objective, L = L_r + lambda_c L_c (equation 9), each with its weight.
 
         Args:
             online: (B, C, T, H, W), normalised.
@@ -184,7 +189,8 @@ class CMAEV(nn.Module):
 
         loss_r = self.reconstruction(z_s, online, visible, hidden)
         if not self.contrastive:
-            return {"loss": loss_r, "loss_reconstruction": loss_r.detach()}
+            loss = self.reconstruction_weight * loss_r
+            return {"loss": loss, "loss_reconstruction": loss_r.detach()}
 
         y_s = self.online_feature(z_s, visible, hidden)  # (B, D)
         contrast = self.contrast(y_s, self.target_feature(target))
@@ -192,7 +198,8 @@ class CMAEV(nn.Module):
             swapped = self.online_feature(self.encoder(target, visible), visible, hidden)  # (B, D)
             contrast = mean_contrast(contrast, self.contrast(swapped, self.target_feature(online)))
 
-        loss = loss_r + self.contrast_weight * self.contrast_scale * contrast.loss
+        loss_c = self.contrast_scale * contrast.loss
+        loss = self.reconstruction_weight * loss_r + self.contrast_weight * loss_c
         return {
             "loss": loss,
             "loss_reconstruction": loss_r.detach(),
@@ -290,9 +297,23 @@ def feature_std(feature: Tensor) -> Tensor:
     return unit.std(dim=0, correction=0).mean()
 
 
-def _check_ranges(contrast_weight: float, temperature: float, **shares: float) -> None:
-    if contrast_weight < 0 or temperature <= 0:
-        raise ValueError("contrast_weight must not be negative, temperature must be positive")
-    for name, share in shares.items():
-        if not 0 < share <= 1:
-            raise ValueError(f"{name} ({share}) must be above 0 and at most 1")
+def _check_ranges(
+    *,
+    reconstruction_weight: float,
+    contrast_weight: float,
+    temperature: float,
+    decoder_keep_ratio: float,
+    target_keep_ratio: float,
+) -> None:
+    weights = reconstruction_weight, contrast_weight
+    if min(weights) < 0 or max(weights) == 0:
+        raise ValueError(
+            "reconstruction_weight and contrast_weight must not be negative, nor both be 0; got "
+            f"{reconstruction_weight} and {contrast_weight}"
+        )
+    if temperature <= 0:
+        raise ValueError(f"temperature ({temperature}) must be positive")
+    ratios = {"decoder_keep_ratio": decoder_keep_ratio, "target_keep_ratio": target_keep_ratio}
+    for name, ratio in ratios.items():
+        if not 0 < ratio <= 1:
+            raise ValueError(f"{name} ({ratio}) must be above 0 and at most 1")

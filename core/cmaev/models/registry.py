@@ -93,6 +93,7 @@ def create_pretraining_model(
     img_size: int | None = None,
     drop_path_rate: float = 0.0,
     decoder_depth: int | None = None,
+    reconstruction_weight: float = 1.0,
     contrast_weight: float = 1.0,
     contrast_scale: ContrastScale = "two_tau",
     temperature: float = 0.07,
@@ -113,6 +114,7 @@ def create_pretraining_model(
         img_size: height and width in pixels, a multiple of the patch; None is the registered size.
         drop_path_rate: stochastic depth of the online encoder's last block.
         decoder_depth: blocks of the pixel decoder; None is the registered depth.
+        reconstruction_weight: factor on L_r; 0 contrasts only.
         contrast_weight: lambda_c; 0 leaves the target branch out.
         contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
         temperature: tau.
@@ -145,6 +147,7 @@ def create_pretraining_model(
         decoder_dim=shape.decoder_dim,
         decoder_depth=decoder_depth or shape.decoder_depth,
         decoder_heads=shape.decoder_heads,
+        reconstruction_weight=reconstruction_weight,
         contrast_weight=contrast_weight,
         contrast_scale=contrast_scale,
         temperature=temperature,
