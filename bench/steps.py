@@ -1,0 +1,102 @@
+"""Whole pretraining steps to be timed, and their FLOPs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from bench.timing import Work
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from cmaev.masking import num_visible, tube_mask
+from cmaev.models import CMAEV, create_pretraining_model
+from cmaev.models.architectures import architecture
+
+MASK_RATIO = 0.9
+MOMENTUM = 0.996
+
+
+def clips(name: str, batch: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Two views, each (B, C, T, H, W)."""
+    shape = architecture(name)
+    size = (batch, 3, shape.num_frames, shape.img_size, shape.img_size)
+    return torch.randn(size, device=device), torch.randn(size, device=device)
+
+
+def tubes(model: CMAEV, batch: int) -> Tensor:
+    """A mask of its own for every clip: (B, N) bool, True = hidden."""
+    rng = np.random.default_rng(0)
+    masks = [tube_mask(model.encoder.grid, MASK_RATIO, rng) for _ in range(batch)]
+    return torch.from_numpy(np.stack(masks))
+
+
+def our_step(
+    model: CMAEV,
+    views: tuple[Tensor, Tensor],
+    mask: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Work:
+    """Forward, backward and the update of the target; the optimiser is left out."""
+    visible = num_visible(model.encoder.grid, MASK_RATIO)
+    device = views[0].device.type
+
+    def step() -> None:
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            loss: Tensor = model(*views, mask, visible)["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad(set_to_none=True)
+        model.update_target(MOMENTUM)
+
+    return step
+
+
+def peer_steps(online: Tensor, mask: Tensor) -> dict[str, Work]:
+    """What `transformers` needs for the two halves of the method at ViT-B.
+
+    A VideoMAE pretraining step, forward and backward, and a forward of all tokens without gradient.
+    """
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    peer = VideoMAEForPreTraining(VideoMAEConfig(decoder_num_hidden_layers=4)).to(online.device)
+    frames = online.transpose(1, 2).contiguous()  # (B, T, C, H, W)
+
+    def pretrain() -> None:
+        peer(frames, bool_masked_pos=mask).loss.backward()
+        peer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def encode() -> None:
+        peer.videomae(frames)
+
+    return {"VideoMAE step": pretrain, "forward of all tokens": encode}
+
+
+def gmac_per_clip(name: str, **model_arguments: Any) -> float:
+    """Multiply-adds of a step in units of 10^9, counted without computing anything."""
+    batch, meta = 2, torch.device("meta")
+    with meta:
+        model = create_pretraining_model(name, **model_arguments)
+    model = model.to(meta)  # position tables are computed on the host
+    step = our_step(model, clips(name, batch, device=meta), tubes(model, batch).to(meta))
+    # Fused attention is not counted on every device; the plain form has the same products.
+    rules = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=rules)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        step()
+    return float(counter.get_total_flops()) / 2 / batch / 1e9
+
+
+def _convolution_backward_flops(
+    grad: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    *arguments: Any,
+    out_shape: Any = None,
+) -> int:
+    """Each gradient costs what the forward pass does; PyTorch's own rule forgets the groups."""
+    *_, output_mask = arguments
+    return 2 * math.prod(grad) * math.prod(weight[1:]) * sum(output_mask[:2])
