@@ -36,6 +36,27 @@ class CMAEV(nn.Module):
     The online branch sees the visible tubes of one view; the target branch, an exponential moving
     average of encoder and projector, sees all of a view shifted in time. With `contrast_weight=0`
     there is no target branch, and the model is a plain masked autoencoder.
+
+    Args:
+        encoder: the online encoder, with a final norm.
+        decoder_dim: width of the pixel decoder, and of the feature decoder if there is one.
+        decoder_depth: blocks of the pixel decoder.
+        decoder_heads: attention heads of the decoders.
+        reconstruction_weight: factor on L_r; 0 contrasts only.
+        contrast_weight: lambda_c; 0 leaves the target branch out.
+        contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
+        temperature: tau.
+        target_final_norm: whether the target's tokens pass its final norm.
+        online_feature: what is projected: the mean of the visible tokens, or the mean over a
+            feature decoder's completion of them, as in CMAE.
+        symmetric: also contrast the masked target view with the whole online view.
+        decoder_keep_ratio: share of the hidden tokens that are decoded and enter the loss.
+        target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
+        projection_dim: width of projections.
+        feature_decoder_depth: blocks of the feature decoder.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     decoder_pos_embed: Tensor
@@ -61,29 +82,6 @@ class CMAEV(nn.Module):
         projection_dim: int = 256,
         feature_decoder_depth: int = 2,
     ) -> None:
-        """Builds both branches; the target starts as a copy of the online one.
-
-        Args:
-            encoder: the online encoder, with a final norm.
-            decoder_dim: width of the pixel decoder, and of the feature decoder if there is one.
-            decoder_depth: blocks of the pixel decoder.
-            decoder_heads: attention heads of the decoders.
-            reconstruction_weight: factor on L_r; 0 contrasts only.
-            contrast_weight: lambda_c; 0 leaves the target branch out.
-            contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
-            temperature: tau.
-            target_final_norm: whether the target's tokens pass its final norm.
-            online_feature: what is projected: the mean of the visible tokens, or the mean over a
-                feature decoder's completion of them, as in CMAE.
-            symmetric: also contrast the masked target view with the whole online view.
-            decoder_keep_ratio: share of the hidden tokens that are decoded and enter the loss.
-            target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
-            projection_dim: width of projections.
-            feature_decoder_depth: blocks of the feature decoder.
-
-        Raises:
-            ValueError: for a number out of range.
-        """
         super().__init__()
         _check_ranges(
             reconstruction_weight=reconstruction_weight,
