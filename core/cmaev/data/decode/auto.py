@@ -78,7 +78,8 @@ class _CheckedVideo:
     def stream(self, indices: Indices, *, region: Region | None = None) -> Iterator[TimedFrame]:
         """The frames at rising `indices`, one at a time."""
         wanted = check_rising(indices, self.num_frames)
-        check_region(region, self.info)
+        if region is not None:
+            check_region(region, self.info)
         given = 0
         if self.fast:
             try:

@@ -308,18 +308,24 @@ def decode_by_stream(
     """
     wanted = check_indices(indices, video.num_frames)
     unique, places = np.unique(wanted, return_inverse=True)
-    part = check_region(region, video.info)
-    shape = part.height, part.width, 3
-    size = len(wanted) * part.height * part.width * 3
-    if size > max_bytes:
-        raise DataError(
-            f"{len(wanted)} frames of {part.width}x{part.height} need {size:,} bytes "
-            f"of memory, more than the {max_bytes:,} allowed"
-        )
-    frames = np.empty((len(unique), *shape), dtype=np.uint8)
+    frames: NDArray[np.uint8] | None = None
     times = np.empty(len(unique), dtype=np.float64)
     for place, (frame, time) in enumerate(video.stream(unique, region=region)):
+        if frames is None:
+            _check_memory(len(wanted), frame, max_bytes)
+            frames = np.empty((len(unique), *frame.shape), dtype=np.uint8)
         frames[place], times[place] = frame, time
+    assert frames is not None, "a stream gives what it is asked for, or raises"
     if len(unique) == len(wanted) and np.array_equal(unique, wanted):
         return Decoded(frames, times)
     return Decoded(frames[places], times[places])
+
+
+def _check_memory(count: int, frame: NDArray[np.uint8], max_bytes: int) -> None:
+    size = count * frame.size
+    if size > max_bytes:
+        height, width = frame.shape[:2]
+        raise DataError(
+            f"{count} frames of {width}x{height} need {size:,} bytes of memory, more than the "
+            f"{max_bytes:,} allowed"
+        )

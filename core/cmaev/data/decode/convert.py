@@ -23,26 +23,27 @@ _PLANAR: Final = frozenset({"yuv420p", "yuvj420p"})
 class Converter:
     """Converts frames of one video to uint8 RGB (h, w, 3), upright, of one size.
 
-    Frames of another size than the first of the video are scaled to it.
+    Frames of another size than that are scaled to it.
     """
 
-    def __init__(self, width: int, height: int, region: Region) -> None:
+    def __init__(self, region: Region | None, *, size: tuple[int, int] | None = None) -> None:
         """Sets the size.
 
         Args:
-            width: of the upright frame.
-            height: of the upright frame.
-            region: part of the upright frame to give.
+            region: part of the upright frame to give; all of it where None.
+            size: width and height of the upright frame; that of the first frame where None.
         """
-        self._upright = width, height
-        self._region = region
+        self._size, self._region = size, region
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The part of `frame`; may be a view of memory that nothing else writes to."""
         quarters = quarter_turns(frame)
-        width, height = self._upright[::-1] if quarters % 2 else self._upright
-        part = coded_region(self._region, width, height, quarters)
+        if self._size is None:
+            self._size = _turned((frame.width, frame.height), quarters)
+        width, height = _turned(self._size, quarters)
+        region = self._region or Region(0, 0, *self._size)
+        part = coded_region(region, width, height, quarters)
         block = _blocks(part, width, height)
         cut = (block.width, block.height) != (width, height) and _can_cut(frame, width, height)
         if cut:
@@ -52,6 +53,10 @@ class Converter:
         rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         pixels = _pixels(rgb)[part.top : part.top + part.height, part.left :][:, : part.width]
         return np.rot90(pixels, quarters)
+
+
+def _turned(size: tuple[int, int], quarters: int) -> tuple[int, int]:
+    return size if quarters % 2 == 0 else (size[1], size[0])
 
 
 def coded_region(region: Region, width: int, height: int, quarters: int) -> Region:

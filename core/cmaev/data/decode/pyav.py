@@ -85,7 +85,7 @@ class PyAVVideo:
         """The frames at rising `indices`, one at a time."""
         wanted = check_rising(indices, self.num_frames)
         part = check_region(region, self.info)
-        converter = Converter(self.info.width, self.info.height, part)
+        converter = Converter(part, size=(self.info.width, self.info.height))
         given = decoded = 0
         for decoded, (frame, time) in enumerate(self._decoded(), start=1):
             if decoded == wanted[given] + 1:
@@ -100,7 +100,7 @@ class PyAVVideo:
 
     def iterate(self) -> Iterator[TimedFrame]:
         """All frames in order, (H, W, 3) each, with their times in seconds."""
-        converter = Converter(self.info.width, self.info.height, check_region(None, self.info))
+        converter = Converter(None, size=(self.info.width, self.info.height))
         for frame, time in self._decoded():
             yield converter(frame), time
 

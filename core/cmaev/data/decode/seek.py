@@ -24,6 +24,7 @@ from cmaev.data.decode.base import (
     Indices,
     Region,
     TimedFrame,
+    VideoInfo,
     check_region,
     check_rising,
     decode_by_stream,
@@ -52,17 +53,25 @@ class SeekVideo:
         self, source: FileSource, limits: DecodeLimits, num_frames: int | None = None
     ) -> None:
         self._limits = limits
+        self._info: VideoInfo | None = None
         self._container, self._stream = open_container(reopenable(source), limits, probe=False)
         try:
             self._packets = _read_packets(self._container, self._stream, limits)
             self._timeline = _Timeline(self._packets)
-            self.info = describe(self._container, self._stream, self._first_frame())
         except BaseException:
             self.close()
             raise
         if num_frames not in (None, self.num_frames):
             self.close()
             raise DataError(f"it has {self.num_frames} frames, not {num_frames}; check it again")
+
+    @property
+    def info(self) -> VideoInfo:
+        """What header and a frame say; asking before anything is decoded costs a frame."""
+        if self._info is None:
+            self._note(self._first_frame())
+        assert self._info is not None
+        return self._info
 
     @property
     def num_frames(self) -> int:
@@ -81,15 +90,14 @@ class SeekVideo:
     def stream(self, indices: Indices, *, region: Region | None = None) -> Iterator[TimedFrame]:
         """The frames at rising `indices`, one at a time."""
         wanted = check_rising(indices, self.num_frames)
-        part = check_region(region, self.info)
-        converter = Converter(self.info.width, self.info.height, part)
+        converter = Converter(None if region is None else check_region(region, self.info))
         tick = self._stream.time_base or Fraction(1)
         for run in self._timeline.plan(wanted):
             given = 0
             for frame in self._run(run):
                 if given < len(run.times) and frame.pts == run.times[given]:
                     given += 1
-                    self._limits.check_size(frame.width, frame.height)
+                    self._note(frame)
                     yield converter(frame), float((frame.pts - self._timeline.times[0]) * tick)
             if given < len(run.times):
                 raise DataError("a frame is missing where its key frame leads; check the file")
@@ -112,6 +120,13 @@ class SeekVideo:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _note(self, frame: VideoFrame) -> None:
+        """Learns from a frame, any of which must do: the first one may never be decoded."""
+        if (frame.width, frame.height) != (self._stream.width, self._stream.height):
+            raise DataError("its frames are not all of the size that the header says")
+        if self._info is None:
+            self._info = describe(self._container, self._stream, frame)
 
     def _first_frame(self) -> VideoFrame:
         """The first frame alone, which tells rotation and true size."""
