@@ -195,12 +195,10 @@ class _Child:
 
     def _wait_for_start(self) -> None:
         """The time that it takes to start is not counted against the first call."""
-        try:
+        with suppress(EOFError):  # it is gone: the same as one that does not answer
             if self.connection.poll(_START_SECONDS):
                 self.connection.recv()
                 return
-        except EOFError:
-            pass
         self.close()
         raise RuntimeError("a limited process does not start; is cmaev importable there?")
 
