@@ -40,6 +40,7 @@ test-all: lint  ## the test suite with the slow drills
 bench: $(STAMP)  ## benchmarks; figures for docs/benchmarks
 	$(BIN)/python -m bench.model
 	$(BIN)/python -m bench.data
+	$(BIN)/python -m bench.loader
 
 lock:  ## resolve the dependencies afresh and rewrite constraints.txt
 	rm -rf $(VENV)-lock
