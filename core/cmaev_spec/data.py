@@ -67,8 +67,10 @@ class DataSpec(LoadingSpec):
         description="share of the videos that may be bad, and replaced, before the run stops; at "
         "least one may, unless this is 0",
     )
-    cache: Literal["none", "memory"] = Field(
-        "none", description="memory: decode every video once and keep its frames as uint8"
+    cache: Literal["none", "memory", "device"] = Field(
+        "none",
+        description="memory: decode every video once and keep its frames, scaled down, as uint8; "
+        "device: keep them on the training device, which also cuts the views out",
     )
 
 

@@ -31,7 +31,7 @@ def listed_with_broken(videos, tmp_path):
     return write
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
+@pytest.mark.parametrize("cache", ["none", "memory", "device"])
 def test_a_broken_video_is_replaced_counted_and_written_down(listed_with_broken, tmp_path, cache):
     index = listed_with_broken("train.csv", 1)
     spec = job("pretrain", index.parent, data__cache=cache, optim__batch_size=17)

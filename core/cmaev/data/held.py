@@ -80,38 +80,47 @@ def hold_frames(
     Raises:
         DataError: if the frames need over half of the free memory.
     """
-    videos = len(index)
-    shapes = np.zeros((videos, 3), dtype=np.int64)
-    bad: dict[int, BadVideo] = {}
+    reading = _Reading(index, loading)
+    reading.go_through(_Shapes(index, int(CACHE_MARGIN * size)), None)
+    needed, there = int(_starts(reading.shapes)[-1]), free()
+    if needed > there / 2:
+        raise DataError(
+            f"data.cache: the frames of {len(index)} videos need {needed / 2**30:.1f} GiB of "
+            f"memory, over half of the {there / 2**30:.1f} GiB that are free; set data.cache to "
+            "none"
+        )
+    held = HeldFrames(SharedBytes(needed), reading.shapes, reading.bad)
+    reading.go_through(_Filling(index, held), progress)
+    return held
 
-    def go_through(dataset: ViewDataset, tell: Progress | None) -> None:
+
+class _Reading:
+    """What has been found out about the videos of an index while all of them are read."""
+
+    def __init__(self, index: VideoIndex, loading: LoadingSpec) -> None:
+        self._index, self._loading = index, loading
+        self.shapes = np.zeros((len(index), 3), dtype=np.int64)
+        self.bad: dict[int, BadVideo] = {}
+
+    def go_through(self, dataset: ViewDataset, progress: Progress | None) -> None:
+        """Takes the `shape` (3,) of every `row` of a dataset, past those known as bad."""
         loader = EpochLoader(
             dataset,
             batch_size=1,
             seed=0,
             shuffle=False,
             drop_last=False,
-            index=index,
-            loading=loading,
+            index=self._index,
+            loading=self._loading,
         )
-        loader.quarantine.meet(bad.values())
+        loader.quarantine.meet(self.bad.values())
         with closing(loader):
             for batch in loader.epoch(0):
-                shapes[int(batch["row"])] = batch["shape"].numpy()
-                if tell is not None:
-                    tell(int(batch["row"]) + 1, videos)
-        bad.update((video.row, video) for video in loader.quarantine.listed())
-
-    go_through(_Shapes(index, int(CACHE_MARGIN * size)), None)
-    needed, there = int(_starts(shapes)[-1]), free()
-    if needed > there / 2:
-        raise DataError(
-            f"data.cache: the frames of {videos} videos need {needed / 2**30:.1f} GiB of memory, "
-            f"over half of the {there / 2**30:.1f} GiB that are free; set data.cache to none"
-        )
-    held = HeldFrames(SharedBytes(needed), shapes, bad)
-    go_through(_Filling(index, held), progress)
-    return held
+                row = int(batch["row"])
+                self.shapes[row] = batch["shape"].numpy()
+                if progress is not None:
+                    progress(row + 1, len(self._index))
+        self.bad.update((video.row, video) for video in loader.quarantine.listed())
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ A video that cannot be read is replaced in training, by one drawn from (seed, ep
 and left out and reported in evaluation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -40,6 +40,7 @@ class EpochLoader:
         replace_bad: bool = False,
         quarantine: Quarantine | None = None,
         index: VideoIndex | None = None,
+        finish: Callable[[Batch], Batch] | None = None,
         rank: int = 0,
         world_size: int = 1,
         loading: LoadingSpec = IN_PROCESS,
@@ -55,12 +56,13 @@ class EpochLoader:
             replace_bad: another video stands in for a bad one; it is left out otherwise.
             quarantine: where bad videos are counted; one without a limit where None.
             index: names the rows of bad videos.
+            finish: done to every batch in this process.
             rank: number of this process, of `world_size`.
             world_size: processes that share the epoch.
             loading: loader processes and their limits.
         """
         self.quarantine = Quarantine(videos=len(dataset)) if quarantine is None else quarantine
-        self._index, self._replace = index, replace_bad
+        self._index, self._replace, self._finish = index, replace_bad, finish
         self._order = EpochOrder(
             videos=len(dataset),
             batch_size=batch_size,
@@ -94,7 +96,7 @@ class EpochLoader:
             batch = loaded.batch or {}
             if self._replace and len(next(iter(batch.values()), ())) < len(keys):
                 raise DataError(f"{MAX_ATTEMPTS} videos drawn in a row are bad; check the index")
-            yield batch
+            yield batch if self._finish is None else self._finish(batch)
 
     @property
     def pids(self) -> list[int]:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cmaev.data.crops import training_crop
 from cmaev.data.decode import DecodeLimits
+from cmaev.data.errors import BadVideoError
 from cmaev.data.held import HeldFrames, Progress, hold_frames
 from cmaev.data.index import VideoIndex
 from cmaev.data.rows import open_row
@@ -35,11 +38,61 @@ class Clip:
     frames: Frames
     places: IndexArray
 
+    def crop(self, *, size: int, box: Box | None = None) -> "PixelCrop":
+        """Cuts `box` out of every frame, all of it where None, and resizes it to `size` square."""
+        return PixelCrop(training_crop(self.frames, box, size=size), self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCrop:
+    """Frames (U, S, S, 3), each distinct one once, and the places (K,) that were asked for."""
+
+    frames: Frames
+    places: IndexArray
+
+    def __getitem__(self, part: slice) -> Frames:
+        """Some of the frames asked for, (T, S, S, 3)."""
+        return self.frames[self.places[part]]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldClip:
+    """Frames that a device holds: only named here, cut out there (`cmaev.data.device_frames`).
+
+    Attributes:
+        row: of the index.
+        numbers: (K,) int64, the frames asked for.
+        part: of every frame, that was asked for.
+    """
+
+    row: int
+    numbers: IndexArray
+    part: Box
+
+    def crop(self, *, size: int, box: Box | None = None) -> "HeldCrop":
+        """See `Clip.crop`; the device knows `size`."""
+        if box is None:
+            return HeldCrop(self, self.part)
+        left, top = self.part.left + box.left, self.part.top + box.top
+        return HeldCrop(self, box._replace(left=left, top=top))
+
+
+@dataclass(frozen=True, eq=False)
+class HeldCrop:
+    """A reference: row, left, top, width and height, then the numbers of frames."""
+
+    clip: HeldClip
+    box: Box
+
+    def __getitem__(self, part: slice) -> NDArray[np.int64]:
+        """Names some of the frames asked for, (5 + T,) int64."""
+        return np.asarray([self.clip.row, *self.box, *self.clip.numbers[part]], dtype=np.int64)
+
 
 class ClipReader(Protocol):
     """Reads frames of one video."""
 
-    def read(self, row: int, choose: Choose, look: Look | None = None) -> Clip:
+    def read(self, row: int, choose: Choose, look: Look | None = None) -> Clip | HeldClip:
         """The frames of the video at `row` that `choose(num_frames)` asks for.
 
         Args:
@@ -82,11 +135,26 @@ class MemoryReader:
         return Clip((cut(frames, look(width, height)) if look else frames)[unique], places)
 
 
+class DeviceReader:
+    """Names frames that were decoded before, for the device that holds them."""
+
+    def __init__(self, held: HeldFrames) -> None:
+        self._bad, self._shapes = held.bad, held.shapes
+
+    def read(self, row: int, choose: Choose, look: Look | None = None) -> HeldClip:
+        """See `ClipReader.read`."""
+        if row in self._bad:
+            raise BadVideoError(self._bad[row])
+        frames, height, width = (int(side) for side in self._shapes[row])
+        numbers = choose(frames)
+        return HeldClip(row, numbers, look(width, height) if look else Box(0, 0, width, height))
+
+
 def open_reader(
     index: VideoIndex, *, data: DataSpec, progress: Progress | None = None
-) -> ClipReader:
-    """The reader for `data.cache`."""
+) -> tuple[ClipReader, HeldFrames | None]:
+    """The reader for `data.cache`, and the frames that a device is to hold for it."""
     if data.cache == "none":
-        return DiskReader(index)
+        return DiskReader(index), None
     held = hold_frames(index, size=data.clip.size, loading=data, progress=progress)
-    return MemoryReader(held)
+    return (DeviceReader(held), held) if data.cache == "device" else (MemoryReader(held), None)

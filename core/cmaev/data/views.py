@@ -10,13 +10,12 @@ frames.
 import numpy as np
 
 from cmaev.data.color import draw_color
-from cmaev.data.crops import training_crop
 from cmaev.data.erasing import draw_erase_box
-from cmaev.data.held import Progress
+from cmaev.data.held import HeldFrames, Progress
 from cmaev.data.index import VideoIndex
 from cmaev.data.mirror import refuse_mirrored_labels
 from cmaev.data.rand_augment import draw_rand_augment
-from cmaev.data.reader import Clip, DiskReader, open_reader
+from cmaev.data.reader import Clip, DiskReader, HeldClip, open_reader
 from cmaev.data.samples import Sample
 from cmaev.data.sampling import eval_clips, pretrain_pair, train_clip
 from cmaev.data.transforms import (
@@ -65,10 +64,15 @@ class PretrainViews:
             refuse_mirrored_labels(index.label_names)
         self._data, self._grid, self._mask_ratio, self._seed = data, grid, mask_ratio, seed
         self._count = len(index)
-        self._reader = open_reader(index, data=data, progress=progress)
+        self._reader, self._held = open_reader(index, data=data, progress=progress)
 
     def __len__(self) -> int:
         return self._count
+
+    def hand_over(self) -> HeldFrames | None:
+        """The frames for a device to hold, to keep from now on, where `cache` is `device`."""
+        held, self._held = self._held, None
+        return held
 
     def sample(self, index: int, *, epoch: int) -> Sample:
         """See `ViewDataset.sample`."""
@@ -79,10 +83,10 @@ class PretrainViews:
             lambda n: np.concatenate(pretrain_pair(n, data.clip, shift=data.shift, rng=rng)),
             lambda w, h: multi_scale_box(w, h, scales=data.crop_scales, rng=rng),
         )
-        frames = training_crop(clip.frames, size=S)  # (U, S, S, 3)
+        frames = clip.crop(size=S)
         sample: Sample = {
-            "online": frames[clip.places[:T]],  # (T, S, S, 3)
-            "target": frames[clip.places[T:]],  # (T, S, S, 3)
+            "online": frames[:T],  # (T, S, S, 3)
+            "target": frames[T:],  # (T, S, S, 3)
             "index": np.asarray(index, dtype=np.int64),
         }
         if data.hflip:
@@ -116,10 +120,15 @@ class FinetuneViews:
         if data.hflip:
             refuse_mirrored_labels(index.label_names)
         self._data, self._seed, self._labels = data, seed, index.labels
-        self._reader = open_reader(index, data=data, progress=progress)
+        self._reader, self._held = open_reader(index, data=data, progress=progress)
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def hand_over(self) -> HeldFrames | None:
+        """The frames for a device to hold, to keep from now on, where `cache` is `device`."""
+        held, self._held = self._held, None
+        return held
 
     def sample(self, index: int, *, epoch: int) -> Sample:
         """See `ViewDataset.sample`."""
@@ -144,10 +153,9 @@ class FinetuneViews:
             "index": np.asarray(index, dtype=np.int64),
         }
 
-    def _view(self, clip: Clip, box: Box, rng: np.random.Generator) -> Sample:
+    def _view(self, clip: Clip | HeldClip, box: Box, rng: np.random.Generator) -> Sample:
         data, size = self._data, self._data.clip.size
-        frames = training_crop(clip.frames, box, size=size)  # (U, S, S, 3)
-        view: Sample = {"video": frames[clip.places]}  # (T, S, S, 3)
+        view: Sample = {"video": clip.crop(box=box, size=size)[:]}  # (T, S, S, 3)
         if data.hflip:
             view["flip"] = np.asarray(rng.random() < 0.5)
         augment = data.augment

@@ -32,17 +32,7 @@ def measure(
         BadInput: naming every video that cannot be read; figures without them would mislead.
     """
     world = context.world
-    loader = EpochLoader(
-        views,
-        batch_size=batch_size,
-        seed=0,
-        shuffle=False,
-        drop_last=False,
-        index=index,
-        rank=world.rank,
-        world_size=world.size,
-        loading=loading,
-    )
+    loader = _every_video_once(views, index, context, batch_size=batch_size, loading=loading)
     total = -(-len(index) // world.size)
     with (
         closing(loader),
@@ -64,6 +54,27 @@ def measure(
         write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))
         context.events.artifact("predictions", path)
     return evaluation.figures()
+
+
+def _every_video_once(
+    views: EvaluateViews,
+    index: VideoIndex,
+    context: Context,
+    *,
+    batch_size: int,
+    loading: LoadingSpec,
+) -> EpochLoader:
+    return EpochLoader(
+        views,
+        batch_size=batch_size,
+        seed=0,
+        shuffle=False,
+        drop_last=False,
+        index=index,
+        rank=context.world.rank,
+        world_size=context.world.size,
+        loading=loading,
+    )
 
 
 def _refuse_bad(quarantine: Quarantine, index: VideoIndex, context: Context) -> None:

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cmaev.data.device_frames import DeviceFrames
 from cmaev.data.held import Progress
 from cmaev.data.index import VideoIndex
 from cmaev.data.loader import EpochLoader
 from cmaev.data.quarantine import Quarantine
-from cmaev.data.samples import ViewDataset
+from cmaev.data.views import FinetuneViews, PretrainViews
 from cmaev.engine.context import Context
 from cmaev.engine.progress import ProgressDisplay
 from cmaev_spec.data import DataSpec
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_loader(
-    dataset: ViewDataset,
+    dataset: PretrainViews | FinetuneViews,
     index: VideoIndex,
     job: PretrainJob | FinetuneJob,
     context: Context,
@@ -28,6 +29,9 @@ def training_loader(
     """Shuffled micro-batches of this process."""
     world = context.world
     _tell_how_videos_are_read(index, job.data)
+    finish = None
+    if (held := dataset.hand_over()) is not None:
+        finish = DeviceFrames(held, world.device, size=job.data.clip.size).fill
     return EpochLoader(
         dataset,
         batch_size=job.optim.batch_size // (world.size * job.optim.accumulate),
@@ -41,6 +45,7 @@ def training_loader(
             path=context.run.quarantine if world.main else None,
         ),
         index=index,
+        finish=finish,
         rank=world.rank,
         world_size=world.size,
         loading=job.data,
