@@ -7,6 +7,7 @@ also set against the speed of a large matrix product. Prints a Markdown table.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,7 @@ from bench.timing import Work, best_seconds, hardware, matmul_flops_per_second
 
 from cmaev.models import create_pretraining_model
 
-VIT = "cmaev_vit_base_patch16_224"
-HYBRID = "cmaev_convvit_base_patch16_224"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -29,79 +29,54 @@ class Row:
     """Multiply-adds of a clip in units of 10^9."""
     ceiling: float
     """FLOP/s of a large matrix product in the step's precision."""
-    over: float
-    """Time over that of the peer."""
+    peer: float
+    """Seconds of what the step is set against."""
 
     def cells(self, batch: int) -> tuple[str, ...]:
         """The line, as text."""
-        share = (
-            ""
-            if self.gmac is None
-            else f"{2e9 * self.gmac * batch / self.seconds / self.ceiling:.0%}"
-        )
-        gmac = "" if self.gmac is None else f"{self.gmac:.1f}"
-        return (self.name, gmac, f"{self.seconds / batch:.3f}", share, f"{self.over:.2f}")
+        gmac = share = ""
+        if self.gmac is not None:
+            gmac = f"{self.gmac:.4g}"
+            share = f"{2e9 * self.gmac * batch / self.seconds / self.ceiling:.0%}"
+        over = f"{self.seconds / self.peer:.2f}"
+        return self.name, gmac, f"{self.seconds / batch:.4g}", share, over
 
 
-def vit_rows(batch: int, *, rounds: int, device: torch.device) -> list[Row]:
+def vit_rows(name: str, batch: int, *, rounds: int, device: torch.device) -> list[Row]:
     """CMAE-V in fp32 and bf16 over the two halves of it that `transformers` has."""
-    model = create_pretraining_model(VIT).to(device)
-    views, mask = clips(VIT, batch, device=device), tubes(model, batch).to(device)
-    peers = peer_steps(views[0], mask)
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    ours = {
-        f"CMAE-V, {name}": our_step(model, views, mask, dtype=dtype)
-        for name, dtype in dtypes.items()
+    gmac = gmac_per_clip(name)
+    model = create_pretraining_model(name).to(device)
+    views, mask = clips(name, batch, device=device), tubes(model, batch).to(device)
+    peers = peer_steps(name, views[0], mask)
+    ours = {f"CMAE-V, {precision}": precision for precision in DTYPES}
+    candidates = {
+        title: our_step(model, views, mask, dtype=DTYPES[precision])
+        for title, precision in ours.items()
     }
-    seconds = best_seconds({**peers, **ours}, device=device, rounds=rounds)
-    ceilings = {name: matmul_flops_per_second(device, dtype) for name, dtype in dtypes.items()}
-    peer = sum(seconds[name] for name in peers)
-    gmac = gmac_per_clip(VIT)
-    rows = [
-        Row(
-            f"transformers, fp32: {name}",
-            seconds[name],
-            None,
-            ceilings["fp32"],
-            seconds[name] / peer,
-        )
-        for name in peers
-    ]
-    return rows + [
-        Row(
-            f"CMAE-V, {name}",
-            seconds[f"CMAE-V, {name}"],
-            gmac,
-            ceilings[name],
-            seconds[f"CMAE-V, {name}"] / peer,
-        )
-        for name in dtypes
-    ]
+    seconds = best_seconds({**peers, **candidates}, device=device, rounds=rounds)
+    ceilings = {name: matmul_flops_per_second(device, dtype) for name, dtype in DTYPES.items()}
+    both = sum(seconds[title] for title in peers)
+    return [
+        Row(f"transformers, fp32: {title}", seconds[title], None, ceilings["fp32"], both)
+        for title in peers
+    ] + [Row(title, seconds[title], gmac, ceilings[ours[title]], both) for title in ours]
 
 
-def hybrid_rows(batch: int, *, rounds: int, device: torch.device) -> list[Row]:
+def hybrid_rows(name: str, batch: int, *, rounds: int, device: torch.device) -> list[Row]:
     """Sparse early stages over dense ones, in fp32."""
     forms = {"dense": False, "sparse": True}
+    gmac = {form: gmac_per_clip(name, sparse_stages=sparse) for form, sparse in forms.items()}
     candidates: dict[str, Work] = {}
     for form, sparse in forms.items():
-        model = create_pretraining_model(HYBRID, sparse_stages=sparse).to(device)
-        views, mask = clips(HYBRID, batch, device=device), tubes(model, batch).to(device)
+        model = create_pretraining_model(name, sparse_stages=sparse).to(device)
+        views, mask = clips(name, batch, device=device), tubes(model, batch).to(device)
         candidates[form] = our_step(model, views, mask)
     seconds = best_seconds(candidates, device=device, rounds=rounds)
     ceiling = matmul_flops_per_second(device, torch.float32)
     return [
-        Row(
-            f"hybrid, {form} stages, fp32",
-            seconds[form],
-            gmac_per_clip(HYBRID, sparse_stages=sparse),
-            ceiling,
-            seconds[form] / seconds["dense"],
-        )
-        for form, sparse in forms.items()
+        Row(f"hybrid, {form} stages, fp32", seconds[form], gmac[form], ceiling, seconds["dense"])
+        for form in forms
     ]
-
-
-PARTS = {"vit": vit_rows, "hybrid": hybrid_rows}
 
 
 def table(rows: list[Row], batch: int) -> str:
@@ -111,19 +86,27 @@ def table(rows: list[Row], batch: int) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main() -> None:
+PARTS = {"vit": vit_rows, "hybrid": hybrid_rows}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
+    parser.add_argument("--vit", default="cmaev_vit_base_patch16_224")
+    parser.add_argument("--hybrid", default="cmaev_convvit_base_patch16_224")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    arguments = parser.parse_args(argv)
+    device, names = (
+        torch.device(arguments.device),
+        {"vit": arguments.vit, "hybrid": arguments.hybrid},
+    )
     print(f"{hardware(device)}; batch {arguments.batch}\n")
     rows: list[Row] = []
     for part in arguments.parts.split(","):
-        rows += PARTS[part](arguments.batch, rounds=arguments.rounds, device=device)
+        rows += PARTS[part](names[part], arguments.batch, rounds=arguments.rounds, device=device)
     print(table(rows, arguments.batch))
 
 

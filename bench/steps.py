@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cmaev.masking import num_visible, tube_mask
 from cmaev.models import CMAEV, create_pretraining_model
-from cmaev.models.architectures import architecture
+from cmaev.models.architectures import ViT, architecture
 
 MASK_RATIO = 0.9
 MOMENTUM = 0.996
@@ -45,7 +46,7 @@ def our_step(
     device = views[0].device.type
 
     def step() -> None:
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+        with nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype=dtype):
             loss: Tensor = model(*views, mask, visible)["loss"]
         loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
@@ -54,14 +55,29 @@ def our_step(
     return step
 
 
-def peer_steps(online: Tensor, mask: Tensor) -> dict[str, Work]:
-    """What `transformers` needs for the two halves of the method at ViT-B.
+def peer_steps(name: str, online: Tensor, mask: Tensor) -> dict[str, Work]:
+    """What `transformers` needs for the two halves of the method, with a ViT of the same shape.
 
     A VideoMAE pretraining step, forward and backward, and a forward of all tokens without gradient.
     """
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-    peer = VideoMAEForPreTraining(VideoMAEConfig(decoder_num_hidden_layers=4)).to(online.device)
+    shape = architecture(name)
+    assert isinstance(shape, ViT)
+    config = VideoMAEConfig(
+        image_size=shape.img_size,
+        patch_size=shape.patch_size,
+        num_frames=shape.num_frames,
+        hidden_size=shape.embed_dim,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.num_heads,
+        intermediate_size=4 * shape.embed_dim,
+        decoder_hidden_size=shape.decoder_dim,
+        decoder_num_hidden_layers=shape.decoder_depth,
+        decoder_num_attention_heads=shape.decoder_heads,
+        decoder_intermediate_size=4 * shape.decoder_dim,
+    )
+    peer = VideoMAEForPreTraining(config).to(online.device)
     frames = online.transpose(1, 2).contiguous()  # (B, T, C, H, W)
 
     def pretrain() -> None:
