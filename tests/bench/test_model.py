@@ -7,10 +7,8 @@ from bench.steps import gmac_per_clip
 
 @pytest.mark.slow
 def test_every_step_is_set_against_its_peer(capsys):
-    main(
-        ["--vit", "cmaev_vit_nano_patch8_32", "--hybrid", "cmaev_convvit_nano_patch8_32"]
-        + ["--batch", "2", "--rounds", "1", "--device", "cpu"]
-    )
+    models = ["--vit", "cmaev_vit_nano_patch8_32", "--hybrid", "cmaev_convvit_nano_patch8_32"]
+    main([*models, "--batch", "2", "--rounds", "1", "--device", "cpu"])
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]
     figures = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[2:]}
     assert len(figures) == 6
