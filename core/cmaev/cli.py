@@ -69,7 +69,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. optim.epochs=10")
     ] = None,
 ) -> None:
-    """Run a pretrain, finetune or evaluate job here; run it again to resume."""
+    """Run a pretrain, finetune, probe or evaluate job here; run it again to resume."""
     from cmaev import launch
     from cmaev_spec.job import SpecError, load_job
     from cmaev_spec.rundir import RunDir

@@ -1,4 +1,4 @@
-"""`python -m cmaev.train --run-dir D`: the runner of pretrain, finetune and evaluate jobs.
+"""`python -m cmaev.train --run-dir D`: the runner of all jobs but exports.
 
 Reads `spec.json` of the run directory, trains from the newest checkpoint or from the start, and
 leaves `summary.json`, pictures and an outcome event. Bad specifications and data raise BadInput,
@@ -26,7 +26,9 @@ from cmaev.engine.loop import Loader, Trainer
 from cmaev.engine.signals import StopRequest
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
-from cmaev.pictures import loss_curve, reconstruction_strip
+from cmaev.pictures.charts import loss_curve
+from cmaev.pictures.reconstruction import reconstruction_strip
+from cmaev.probe import run_probe
 from cmaev.tasks.base import Task
 from cmaev.tasks.finetune import FinetuneTask
 from cmaev.tasks.measure import measure
@@ -34,7 +36,7 @@ from cmaev.tasks.pretrain import PretrainTask
 from cmaev.tasks.videos import filling, steps_per_epoch, training_loader
 from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.files import write_atomic
-from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob
+from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob, ProbeJob
 from cmaev_spec.rundir import RunDir, resolve_run
 from cmaev_spec.wire import content_hash
 
@@ -77,6 +79,8 @@ def _run(job: JobSpec, context: Context) -> dict[str, float] | None:
         return run_pretrain(job, context)
     if isinstance(job, FinetuneJob):
         return run_finetune(job, context)
+    if isinstance(job, ProbeJob):
+        return run_probe(job, context)
     if isinstance(job, EvaluateJob):
         return run_evaluate(job, context)
     assert isinstance(job, ExportJob)
@@ -179,6 +183,7 @@ def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:
         context,
         batch_size=data.batch_size,
         loading=data,
+        probabilities=data.probabilities,
     )
 
 

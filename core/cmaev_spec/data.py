@@ -157,3 +157,6 @@ class EvaluateData(LoadingSpec):
     num_clips: int = Field(1, ge=1, le=100, description="views in time")
     num_crops: int = Field(1, ge=1, le=9, description="views along the longer side")
     batch_size: int = Field(32, ge=1)
+    probabilities: bool = Field(
+        False, description="list the probabilities of all classes in predictions.csv"
+    )

@@ -12,7 +12,9 @@ from cmaev_spec.data import EvaluateData, FinetuneData, PretrainData
 from cmaev_spec.exits import BadInput
 from cmaev_spec.model import ClassifierSpec, ObjectiveSpec, PretrainEncoderSpec
 from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
+from cmaev_spec.probe import AttentiveSpec, FrozenEncoderSpec, KnnSpec, LinearSpec, ProbeData
 from cmaev_spec.resources import ResourceSpec, RunControlSpec
+from cmaev_spec.wire import RUNNERS
 
 RunRef = Annotated[
     str,
@@ -101,6 +103,30 @@ class FinetuneJob(TrainingJob):
         return self
 
 
+class ProbeJob(JobBase):
+    """Simple classifiers on the features of a frozen encoder."""
+
+    kind: Literal["probe"]
+    source: WeightsRef | None = Field(
+        None, description="pretrained or finetuned weights; None: an encoder without training"
+    )
+    model: FrozenEncoderSpec | None = Field(
+        None, description="for files of weights and for none; a run knows its own"
+    )
+    data: ProbeData
+    knn: KnnSpec | None = Field(KnnSpec(), description="None: left out")
+    linear: LinearSpec | None = Field(LinearSpec(), description="None: left out")
+    attentive: AttentiveSpec | None = Field(AttentiveSpec(), description="None: left out")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source is None and (self.model is None or self.data.clip is None):
+            raise ValueError("source: without one, model and data.clip say what is probed")
+        if self.knn is None and self.linear is None and self.attentive is None:
+            raise ValueError("knn, linear, attentive: all are left out; keep at least one")
+        return self
+
+
 class EvaluateJob(JobBase):
     """Multi-view evaluation of a finetuned run."""
 
@@ -119,7 +145,7 @@ class ExportJob(JobBase):
 
 
 JobSpec = Annotated[
-    PretrainJob | FinetuneJob | EvaluateJob | ExportJob, Field(discriminator="kind")
+    PretrainJob | FinetuneJob | ProbeJob | EvaluateJob | ExportJob, Field(discriminator="kind")
 ]
 JOB_ADAPTER: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
@@ -193,8 +219,7 @@ def referenced_run(job: JobSpec) -> str | None:
 def _field(location: tuple[int | str, ...]) -> str:
     if not location:
         return "kind"
-    kinds = {"pretrain", "finetune", "evaluate", "export"}
-    parts = location[1:] if location[0] in kinds else location
+    parts = location[1:] if location[0] in RUNNERS else location
     return ".".join(str(part) for part in parts) or "spec"
 
 
@@ -202,5 +227,5 @@ def _message(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return "unknown field; check the spelling against the job's schema"
     if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        return "must be one of pretrain, finetune, evaluate, export"
+        return f"must be one of {', '.join(RUNNERS)}"
     return str(item["msg"]).removeprefix("Value error, ")

@@ -12,6 +12,7 @@ TASK_RUN_ATTEMPT: Final = "cmaev.run_attempt"
 RUNNERS: Final[dict[str, str]] = {
     "pretrain": "cmaev.train",
     "finetune": "cmaev.train",
+    "probe": "cmaev.train",
     "evaluate": "cmaev.train",
     "export": "cmaev_serving.export",
 }

@@ -230,6 +230,7 @@ def specs(index: Path) -> Callable[..., dict[str, Any]]:
         bodies: dict[str, dict[str, Any]] = {
             "pretrain": {"data": {"index": str(index)}, "optim": optim},
             "finetune": {"data": {"index": str(index), "val_index": str(index)}, "optim": optim},
+            "probe": {"data": {"index": str(index), "val_index": str(index)}},
             "evaluate": {"data": {"index": str(index)}},
             "export": {"model_name": "motion"},
         }

@@ -162,6 +162,21 @@ def test_which_kinds_of_job_training_may_start_from(plane, specs, submit):
     assert "a pretrain job starts from a pretrain job" in problem["detail"]
 
 
+def test_a_probe_looks_at_runs_files_of_weights_or_nothing(plane, specs, submit, tmp_path):
+    pretrain = submit()
+    submit("probe", source=f"job:{submit('finetune', init=f'job:{pretrain}')}")
+    (tmp_path / "videomae.pth").touch()
+    submit("probe", source=str(tmp_path / "videomae.pth"))
+    body = specs("probe", model={})
+    problem = plane.user.post("/v1/jobs", json=body).json()
+    assert "model and data.clip" in problem["detail"]
+    body["data"] |= {"clip": {}, "val_index": str(tmp_path / "none.csv")}
+    problem = plane.user.post("/v1/jobs", json=body).json()
+    assert (problem["status"], problem["field"]) == (422, "data.val_index")
+    problem = plane.user.post("/v1/jobs", json=specs("probe", source=str(tmp_path))).json()
+    assert problem["field"] == "source"
+
+
 @pytest.mark.parametrize("end", ["succeeded", "failed"])
 def test_a_job_waits_for_the_one_it_starts_from(plane, submit, sent, end):
     pretrain = submit()

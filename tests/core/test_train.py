@@ -130,7 +130,13 @@ def test_evaluation_agrees_with_finetuning_and_takes_more_views(videos, finetune
         return json.loads(folder.summary.read_text())
 
     assert evaluate("one") == json.loads(finetuned.summary.read_text())
-    assert evaluate("many", num_clips=2, num_crops=3)["num_videos"] == 6
+    assert evaluate("many", num_clips=2, num_crops=3, probabilities=True)["num_videos"] == 6
+    header = (tmp_path / "many" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "path,label,prediction,probability,p:left,p:right"
+    confusion = (tmp_path / "many" / "confusion.csv").read_text().splitlines()
+    assert confusion[0] == "true,left,right"
+    assert sum(int(count) for line in confusion[1:] for count in line.split(",")[1:]) == 6
+    assert (tmp_path / "many" / "pictures" / "confusion.png").is_file()
 
 
 def test_a_pretraining_run_cannot_be_evaluated(videos, pretrained, tmp_path, capsys):

@@ -55,6 +55,11 @@ def test_everything_rendered_is_accepted(
     "job",
     [
         {"kind": "evaluate", "source": "job:base", "data": {"index": "/data/test.csv"}},
+        {
+            "kind": "probe",
+            "source": "job:base",
+            "data": {"index": "/data/a.csv", "val_index": "/data/b.csv"},
+        },
         {"kind": "export", "source": "/runs/base"},
         {
             "kind": "finetune",

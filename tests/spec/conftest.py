@@ -18,6 +18,15 @@ JOBS: dict[str, dict[str, Any]] = {
         "data": {"index": "train.csv", "val_index": "val.csv", "labels": ["left", "right"]},
         "optim": {"base_lr": 2e-3, "batch_size": 16, "epochs": 5},
     },
+    "probe": {
+        "kind": "probe",
+        "model": {"name": "cmaev_vit_nano_patch8_32"},
+        "data": {
+            "index": "train.csv",
+            "val_index": "val.csv",
+            "clip": {"frames": 8, "stride": 2, "size": 32},
+        },
+    },
     "evaluate": {"kind": "evaluate", "source": "runs/a", "data": {"index": "test.csv"}},
     "export": {"kind": "export", "source": "job:0197-ab", "model_name": "motion"},
 }

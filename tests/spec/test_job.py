@@ -22,6 +22,11 @@ from cmaev_spec.job import (
     referenced_run,
 )
 
+PROBE = {
+    "kind": "probe",
+    "model": {},
+    "data": {"index": "train.csv", "val_index": "val.csv", "clip": {}},
+}
 SCHEMA = Path(__file__).with_name("job.schema.json")
 
 
@@ -86,6 +91,20 @@ def test_a_refusal_names_the_field(
     ((at, text),) = caught.value.problems
     assert at == field
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "model and data.clip say what is probed"),
+        ({"data.clip": None}, "model and data.clip say what is probed"),
+        ({"knn": None, "linear": None, "attentive": None}, "keep at least one"),
+    ],
+)
+def test_a_probe_says_what_is_probed_and_how(changes: dict[str, Any], message: str) -> None:
+    data = apply_overrides(PROBE, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    with pytest.raises(SpecError, match=message):
+        parse_job(data)
 
 
 def test_mixing_needs_pairs() -> None:
@@ -180,8 +199,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_run_that_a_job_starts_from(data: dict[str, Any]) -> None:
-    expected = {"pretrain": None, "finetune": "job:0197-ab", "evaluate": "runs/a"}
-    assert referenced_run(parse_job(data)) == expected.get(data["kind"], "job:0197-ab")
+    expected = {
+        "pretrain": None,
+        "finetune": "job:0197-ab",
+        "probe": None,
+        "evaluate": "runs/a",
+        "export": "job:0197-ab",
+    }
+    assert referenced_run(parse_job(data)) == expected[data["kind"]]
 
 
 def test_the_schema_is_the_published_one() -> None:

@@ -73,7 +73,7 @@ def test_the_hash_is_the_same_in_another_process(job: JobSpec) -> None:
 
 
 def test_every_kind_has_a_runner(data: dict[str, Any]) -> None:
-    assert RUNNERS.keys() == {"pretrain", "finetune", "evaluate", "export"}
+    assert RUNNERS.keys() == {"pretrain", "finetune", "probe", "evaluate", "export"}
     assert find_spec(RUNNERS[data["kind"]]) is not None
 
 

@@ -42,7 +42,7 @@ IdempotencyKey = Annotated[
         description="a repeat with the same key and the same body answers with the same job",
     ),
 ]
-Kind = Literal["pretrain", "finetune", "evaluate", "export"]
+Kind = Literal["pretrain", "finetune", "probe", "evaluate", "export"]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

@@ -7,7 +7,7 @@ from pathlib import Path
 from cmaev_api.errors import unprocessable
 from cmaev_api.jobs.repository import JobRepository
 from cmaev_api.tables import Job
-from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, referenced_run
+from cmaev_spec.job import ExportJob, FinetuneJob, JobSpec, PretrainJob, ProbeJob, referenced_run
 from cmaev_spec.location import is_url
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.state import JobState
@@ -17,6 +17,7 @@ JOB_PREFIX = "job:"
 FITTING_KINDS = {
     "pretrain": ("pretrain",),
     "finetune": ("pretrain", "finetune"),
+    "probe": ("pretrain", "finetune"),
     "evaluate": ("finetune",),
     "export": ("finetune",),
 }
@@ -75,7 +76,7 @@ def _path_problems(spec: JobSpec) -> Iterator[tuple[str, str]]:
         field = _reference_field(spec)
         if not os.path.isabs(reference):
             yield field, f"{reference!r} must be an absolute path or job:<id>"
-        elif problem := _reference_problem(field, reference):
+        elif problem := _reference_problem(spec, reference):
             yield field, problem
     if isinstance(spec, ExportJob):
         return
@@ -85,7 +86,7 @@ def _path_problems(spec: JobSpec) -> Iterator[tuple[str, str]]:
         elif not Path(spec.data.root).is_dir():
             yield "data.root", f"{spec.data.root} is not a folder"
     yield from _index_problems("data.index", spec.data.index)
-    if isinstance(spec, FinetuneJob):
+    if isinstance(spec, FinetuneJob | ProbeJob):
         yield from _index_problems("data.val_index", spec.data.val_index)
 
 
@@ -109,9 +110,9 @@ def _index_problems(field: str, index: str) -> Iterator[tuple[str, str]]:
         yield field, f"{index} is empty"
 
 
-def _reference_problem(field: str, path: str) -> str | None:
-    """Training may start from any weights, the other kinds from a run alone."""
-    if field == "init":
+def _reference_problem(spec: JobSpec, path: str) -> str | None:
+    """Training and probes may start from any weights, the other kinds from a run alone."""
+    if isinstance(spec, PretrainJob | FinetuneJob | ProbeJob):
         return source_problem(path)
     if not RunDir(path).spec.is_file():
         return f"{path} is not a run directory: it has no spec.json"
@@ -119,4 +120,4 @@ def _reference_problem(field: str, path: str) -> str | None:
 
 
 def _reference_field(spec: JobSpec) -> str:
-    return "source" if isinstance(spec, EvaluateJob | ExportJob) else "init"
+    return "init" if isinstance(spec, PretrainJob | FinetuneJob) else "source"

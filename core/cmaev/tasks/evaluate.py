@@ -54,20 +54,46 @@ class Evaluation:
             for c in np.unique(self.label)
         }
 
-    def to_csv(self, *, paths: Sequence[str], labels: Sequence[str]) -> str:
-        """One line per video: path, true label, prediction, its probability."""
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(K, K) videos, true classes in rows and predicted ones in columns."""
+        K = self.probability.shape[1]
+        counts = np.bincount(self.label * K + self.prediction, minlength=K * K)  # (K*K,)
+        return counts.reshape(K, K)
+
+    def to_csv(
+        self, *, paths: Sequence[str], labels: Sequence[str], probabilities: bool = False
+    ) -> str:
+        """One line per video: path, true label, prediction, its probability.
+
+        Args:
+            paths: of the videos of the index.
+            labels: names of the classes.
+            probabilities: whether a column `p:<label>` for each class follows.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "prediction", "probability"])
+        all_classes = [f"p:{label}" for label in labels] if probabilities else []
+        writer.writerow(["path", "label", "prediction", "probability", *all_classes])
         for row, best in enumerate(self.prediction):
+            every = self.probability[row] if probabilities else ()
             writer.writerow(
                 [
                     paths[int(self.index[row])],
                     labels[int(self.label[row])],
                     labels[int(best)],
                     f"{self.probability[row, best]:.4f}",
+                    *(f"{value:.6f}" for value in every),
                 ]
             )
+        return text.getvalue()
+
+    def confusion_csv(self, labels: Sequence[str]) -> str:
+        """The confusion matrix with names: a line per true class, a column per predicted one."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["true", *labels])
+        for label, counts in zip(labels, self.confusion().tolist(), strict=True):
+            writer.writerow([label, *counts])
         return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Measuring a classifier on an index: figures, predictions, and which videos cannot be read."""
+"""Measuring a classifier on an index: figures, predictions, confusions, and unreadable videos."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -10,7 +10,8 @@ from cmaev.data.views import EvaluateViews
 from cmaev.engine.context import Context
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.models import VideoClassifier
-from cmaev.tasks.evaluate import evaluate
+from cmaev.pictures.charts import confusion_chart
+from cmaev.tasks.evaluate import Evaluation, evaluate
 from cmaev_spec.data import LoadingSpec
 from cmaev_spec.exits import BadInput
 from cmaev_spec.files import write_atomic
@@ -25,14 +26,15 @@ def measure(
     *,
     batch_size: int,
     loading: LoadingSpec,
+    probabilities: bool = False,
 ) -> dict[str, float] | None:
-    """Evaluates, writes `predictions.csv` and returns the figures; None if it was stopped.
+    """Evaluates, writes what came out and returns the figures; None if it was stopped.
 
     Raises:
         BadInput: naming every video that cannot be read; figures without them would mislead.
     """
     world = context.world
-    loader = _every_video_once(views, index, context, batch_size=batch_size, loading=loading)
+    loader = every_video_once(views, index, context, batch_size=batch_size, loading=loading)
     total = -(-len(index) // world.size)
     with (
         closing(loader),
@@ -48,15 +50,13 @@ def measure(
         )
     if evaluation is None:
         return None
-    _refuse_bad(loader.quarantine, index, context)
+    refuse_bad(loader.quarantine, index, context)
     if world.main:
-        path = context.run.path / "predictions.csv"
-        write_atomic(path, evaluation.to_csv(paths=index.paths, labels=labels))
-        context.events.artifact("predictions", path)
+        write_evaluation(evaluation, index, labels, context, probabilities=probabilities)
     return evaluation.figures()
 
 
-def _every_video_once(
+def every_video_once(
     views: EvaluateViews,
     index: VideoIndex,
     context: Context,
@@ -64,6 +64,7 @@ def _every_video_once(
     batch_size: int,
     loading: LoadingSpec,
 ) -> EpochLoader:
+    """Batches of all videos in the order of the index, shared among the processes."""
     return EpochLoader(
         views,
         batch_size=batch_size,
@@ -77,7 +78,39 @@ def _every_video_once(
     )
 
 
-def _refuse_bad(quarantine: Quarantine, index: VideoIndex, context: Context) -> None:
+def write_evaluation(
+    evaluation: Evaluation,
+    index: VideoIndex,
+    labels: Sequence[str],
+    context: Context,
+    *,
+    suffix: str = "",
+    probabilities: bool = False,
+) -> None:
+    """Writes predictions and confusions of an evaluation into the run directory.
+
+    Args:
+        evaluation: of every video of `index`.
+        index: names the videos.
+        labels: names the classes.
+        context: the run.
+        suffix: tells the files of several evaluations of one run apart.
+        probabilities: whether predictions list those of all classes.
+    """
+    run = context.run
+    predictions = run.path / f"predictions{suffix}.csv"
+    text = evaluation.to_csv(paths=index.paths, labels=labels, probabilities=probabilities)
+    write_atomic(predictions, text)
+    context.events.artifact("predictions", predictions)
+    confusion = run.path / f"confusion{suffix}.csv"
+    write_atomic(confusion, evaluation.confusion_csv(labels))
+    context.events.artifact("other", confusion)
+    picture = run.pictures / f"confusion{suffix}.png"
+    confusion_chart(evaluation.confusion(), picture, labels=labels)
+    context.events.artifact("picture", picture)
+
+
+def refuse_bad(quarantine: Quarantine, index: VideoIndex, context: Context) -> None:
     """Ends an evaluation that could not read some of its videos, in every process.
 
     Raises:

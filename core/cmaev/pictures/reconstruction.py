@@ -1,11 +1,9 @@
-"""Pictures for people: what the decoder rebuilds, and how the losses went.
+"""What the decoder rebuilds of clips, beside what it saw.
 
 Shapes: B clips, C channels, N tokens, P pixels per tubelet and channel.
 """
 
-import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +14,7 @@ from torch import Tensor
 from cmaev.losses import tubelets
 from cmaev.models.cmaev import CMAEV
 from cmaev.models.tokens import gather_tokens, split_mask
-from cmaev_spec.files import write_atomic
+from cmaev.pictures.files import save_image
 
 
 @torch.inference_mode()
@@ -64,29 +62,7 @@ def reconstruction_strip(model: CMAEV, video: Tensor, mask: Tensor, path: Path) 
     picture = Image.fromarray(np.concatenate([_rows(clip) for clip in clips]))
     factor = max(1, round(96 / video.shape[-1]))
     size = (picture.width * factor, picture.height * factor)
-    _save_png(picture.resize(size, Image.Resampling.NEAREST), path)
-
-
-def loss_curve(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:
-    """Writes a PNG with every loss of `metrics.jsonl` over the steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [name for name in (rows[0] if rows else {}) if name.startswith("loss")]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name in names:
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-    axes.set(title=title, xlabel="step", ylabel="loss")
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    save_image(picture.resize(size, Image.Resampling.NEAREST), path)
 
 
 def _rows(clip: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
@@ -94,13 +70,6 @@ def _rows(clip: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
     edged = [np.pad(row, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255) for row in clip]
     joined = np.concatenate([np.concatenate(list(row), axis=1) for row in edged])
     return np.pad(joined, ((0, 2), (0, 0), (0, 0)), constant_values=255)
-
-
-def _save_png(picture: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, buffer.getvalue())
 
 
 def _untubelet(
