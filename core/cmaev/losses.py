@@ -4,6 +4,7 @@ Shapes: B clips, K keys, N tokens, C channels, P = tubelet * patch * patch pixel
 D width.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -97,7 +98,8 @@ def mean_contrast(first: Contrast, second: Contrast) -> Contrast:
 def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
     """L_c (equation 5): each clip must find its own target among those of the global batch.
 
-    Computed in fp32 on cosine similarities. Keys of all ranks are gathered, without gradient.
+    Computed in fp32 on cosine similarities, under autocast too. Keys of all ranks are gathered,
+    without gradient.
 
     Args:
         query: (B, D) predictions of the online branch.
@@ -109,7 +111,8 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
     """
     q = F.normalize(query.float(), dim=-1)  # (B, D)
     k = gather_keys(F.normalize(key.detach().float(), dim=-1))  # (K, D)
-    similarity = q @ k.T  # (B, K)
+    with _without_autocast(q.device):  # it would make the product bf16
+        similarity = q @ k.T  # (B, K)
     B, K = similarity.shape
     offset = B * dist.get_rank() if distributed() else 0
     positive = torch.arange(B, device=q.device) + offset  # (B,)
@@ -122,6 +125,13 @@ def info_nce(query: Tensor, key: Tensor, *, temperature: float) -> Contrast:
             negative_similarity=(similarity.sum() - own) / max(1, B * (K - 1)),
             instance_accuracy=(similarity.argmax(dim=1) == positive).float().mean(),
         )
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Keeps the dtypes of operands, on devices that know autocast and on those that do not."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def gather_keys(key: Tensor) -> Tensor:

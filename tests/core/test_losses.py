@@ -72,3 +72,16 @@ def test_equal_views_are_told_apart():
     assert contrast.instance_accuracy.item() == 1
     assert contrast.positive_similarity.item() == pytest.approx(1)
     assert contrast.negative_similarity.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_info_nce_has_a_shape_on_a_device_without_autocast():
+    query = torch.zeros(4, 8, device="meta")
+    assert info_nce(query, query, temperature=0.07).loss.shape == ()
+
+
+def test_info_nce_is_fp32_under_autocast():
+    query, key = torch.randn(2, 8, 64).unbind()
+    expected = info_nce(query, key, temperature=0.07)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        contrast = info_nce(query, key, temperature=0.07)
+    assert all(map(torch.equal, contrast, expected))
