@@ -71,5 +71,11 @@ def block_stack(
 
 
 def drop_path_rates(last: float, *, depth: int) -> list[float]:
-    """Stochastic depth of `depth` blocks: linear from 0 to `last`."""
+    """Stochastic depth of `depth` blocks: linear from 0 to `last`.
+
+    Raises:
+        ValueError: if `last` is no probability below 1.
+    """
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path_rate ({last}) must be at least 0 and below 1")
     return [last * i / max(1, depth - 1) for i in range(depth)]

@@ -12,7 +12,11 @@ from cmaev.models.init import init_finetuning_
 
 
 class VideoClassifier(nn.Module):
-    """Mean of all tokens, layer norm, linear head; `num_classes=0` returns the features."""
+    """Mean of all tokens, layer norm, linear head; `num_classes=0` returns the features.
+
+    Raises:
+        ValueError: for a negative number of classes.
+    """
 
     def __init__(
         self,
@@ -23,6 +27,8 @@ class VideoClassifier(nn.Module):
         init_scale: float = 0.001,
     ) -> None:
         super().__init__()
+        if num_classes < 0:
+            raise ValueError(f"num_classes ({num_classes}) must not be negative; 0 is no head")
         self.encoder = encoder
         self.fc_norm = nn.LayerNorm(encoder.embed_dim, eps=LAYER_NORM_EPS)
         self.fc_dropout = nn.Dropout(head_drop_rate) if head_drop_rate > 0 else nn.Identity()

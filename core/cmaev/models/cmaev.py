@@ -5,8 +5,9 @@ decoder, P pixels of a tubelet. Masks are (B, N) bool, True = hidden.
 """
 
 import copy
+import math
 import warnings
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class CMAEV(nn.Module):
         feature_decoder_depth: blocks of the feature decoder.
 
     Raises:
-        ValueError: for a number out of range.
+        ValueError: for a number out of range, or a choice that there is not.
     """
 
     decoder_pos_embed: Tensor
@@ -90,6 +91,10 @@ class CMAEV(nn.Module):
             decoder_keep_ratio=decoder_keep_ratio,
             target_keep_ratio=target_keep_ratio,
         )
+        _check_choice("contrast_scale", contrast_scale, get_args(ContrastScale))
+        _check_choice("online_feature", online_feature, get_args(OnlineFeature))
+        if decoder_depth < 1:
+            raise ValueError(f"decoder_depth ({decoder_depth}) must be at least 1")
         if contrast_weight == 0 and (
             symmetric or target_keep_ratio < 1 or online_feature != "visible_mean"
         ):
@@ -182,6 +187,7 @@ class CMAEV(nn.Module):
         Raises:
             ValueError: if clip, mask and model do not fit each other.
         """
+        self._check_batch(online, target, mask)
         visible, hidden = split_mask(mask, num_visible)  # (B, V), (B, M)
         z_s = self.encoder(online, visible)  # (B, V, D)
 
@@ -207,6 +213,20 @@ class CMAEV(nn.Module):
             "instance_accuracy": contrast.instance_accuracy,
             "feature_std": feature_std(y_s),
         }
+
+    def _check_batch(self, online: Tensor, target: Tensor, mask: Tensor) -> None:
+        """Clips and masks that are too few or too short would be gathered without a word."""
+        self.encoder.check_clip(online)
+        if target.shape != online.shape:
+            raise ValueError(
+                f"target must have the shape of online, {tuple(online.shape)}; got "
+                f"{tuple(target.shape)}"
+            )
+        expected = len(online), self.encoder.num_tokens
+        if tuple(mask.shape) != expected:
+            raise ValueError(
+                f"mask must be (B, N) = {expected}, a row for each clip; got {tuple(mask.shape)}"
+            )
 
     def reconstruction(self, z: Tensor, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """L_r (equation 7) over the hidden tokens that are decoded.
@@ -304,14 +324,20 @@ def _check_ranges(
     target_keep_ratio: float,
 ) -> None:
     weights = reconstruction_weight, contrast_weight
-    if min(weights) < 0 or max(weights) == 0:
+    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
         raise ValueError(
-            "reconstruction_weight and contrast_weight must not be negative, nor both be 0; got "
+            "reconstruction_weight and contrast_weight must not be negative or infinite, nor "
+            "both be 0; got "
             f"{reconstruction_weight} and {contrast_weight}"
         )
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature ({temperature}) must be positive")
     ratios = {"decoder_keep_ratio": decoder_keep_ratio, "target_keep_ratio": target_keep_ratio}
     for name, ratio in ratios.items():
         if not 0 < ratio <= 1:
             raise ValueError(f"{name} ({ratio}) must be above 0 and at most 1")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")

@@ -90,9 +90,11 @@ def token_grid(
         ValueError: if the clip cannot be cut into whole tubelets.
     """
     if img_size <= 0 or img_size % patch_size:
-        raise ValueError(f"img_size ({img_size}) must be a multiple of patch_size ({patch_size})")
+        raise ValueError(
+            f"img_size ({img_size}) must be a positive multiple of patch_size ({patch_size})"
+        )
     if num_frames <= 0 or num_frames % tubelet_size:
-        raise ValueError(f"num_frames ({num_frames}) must be a multiple of {tubelet_size}")
+        raise ValueError(f"num_frames ({num_frames}) must be a positive multiple of {tubelet_size}")
     side = img_size // patch_size
     return num_frames // tubelet_size, side, side
 

@@ -36,8 +36,8 @@ def create_encoder(
     """
     shape = architecture(name)
     return shape.build(
-        img_size=img_size or shape.img_size,
-        num_frames=num_frames or shape.num_frames,
+        img_size=shape.img_size if img_size is None else img_size,
+        num_frames=shape.num_frames if num_frames is None else num_frames,
         drop_path_rate=drop_path_rate,
         final_norm=final_norm,
         options=StageOptions(
@@ -145,7 +145,7 @@ def create_pretraining_model(
     return CMAEV(
         encoder,
         decoder_dim=shape.decoder_dim,
-        decoder_depth=decoder_depth or shape.decoder_depth,
+        decoder_depth=shape.decoder_depth if decoder_depth is None else decoder_depth,
         decoder_heads=shape.decoder_heads,
         reconstruction_weight=reconstruction_weight,
         contrast_weight=contrast_weight,

@@ -274,8 +274,8 @@ def test_any_even_length_and_fitting_size(frames, size):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"img_size": 36}, r"img_size \(36\) must be a multiple of patch_size \(8\)"),
-        ({"num_frames": 7}, r"num_frames \(7\) must be a multiple of 2"),
+        ({"img_size": 36}, r"img_size \(36\) must be a positive multiple of patch_size \(8\)"),
+        ({"num_frames": 7}, r"num_frames \(7\) must be a positive multiple of 2"),
         ({"temporal_kernel": 2}, r"temporal_kernel \(2\) must be 1 or 3"),
     ],
 )

@@ -46,5 +46,5 @@ def test_every_parameter_has_a_layer(name):
 
 @pytest.mark.parametrize(("frames", "size"), [(7, 32), (0, 32), (8, 33), (8, 0)])
 def test_clips_that_cannot_be_cut_are_refused(frames, size):
-    with pytest.raises(ValueError, match="must be a multiple"):
+    with pytest.raises(ValueError, match="must be a positive multiple"):
         token_grid(num_frames=frames, img_size=size, tubelet_size=2, patch_size=8)

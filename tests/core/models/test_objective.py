@@ -139,6 +139,15 @@ def test_momentum_schedules_are_the_closed_formulas(step):
     [
         ({"contrast_weight": -1.0}, "must not be negative"),
         ({"contrast_weight": 0.0, "reconstruction_weight": 0.0}, "nor both be 0"),
+        ({"contrast_weight": float("nan")}, "contrast_weight"),
+        ({"temperature": float("nan")}, "temperature"),
+        (
+            {"contrast_scale": "two-tau"},
+            r"contrast_scale \('two-tau'\) must be one of two_tau, one",
+        ),
+        ({"online_feature": "visible"}, "online_feature .* must be one of visible_mean"),
+        ({"decoder_depth": 0}, "decoder_depth"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"temperature": 0.0}, "temperature"),
         ({"decoder_keep_ratio": 0.0}, "decoder_keep_ratio"),
         ({"target_keep_ratio": 1.5}, "target_keep_ratio"),
@@ -183,6 +192,20 @@ def test_bad_masks_are_refused(batch, change, message):
     online, target, mask = batch
     with pytest.raises(ValueError, match=message):
         make()(online, target, change(mask))
+
+
+@pytest.mark.parametrize(
+    ("clips", "rows", "columns", "message"),
+    [
+        (6, 3, 64, r"mask must be \(B, N\) = \(6, 64\)"),
+        (6, 6, 32, r"mask must be \(B, N\) = \(6, 64\)"),
+        (3, 6, 64, "target must have the shape of online"),
+    ],
+)
+def test_parts_of_other_batches_are_refused(batch, clips, rows, columns, message):
+    online, target, mask = batch
+    with pytest.raises(ValueError, match=message):
+        make()(online, target[:clips], mask[:rows, :columns])
 
 
 def test_a_mask_that_is_not_the_count_given_is_refused(batch):

@@ -54,7 +54,9 @@ def test_any_even_length_and_fitting_size(frames, size):
     assert model(torch.zeros(2, 3, frames, size, size)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("img_size", 33), ("num_frames", 7)])
+@pytest.mark.parametrize(
+    ("argument", "value"), [("img_size", 33), ("img_size", 0), ("num_frames", 7), ("num_frames", 0)]
+)
 def test_a_clip_that_does_not_fit_is_refused(argument, value):
     with pytest.raises(ValueError, match=argument):
         create_model(NANO, **{argument: value})
@@ -62,6 +64,11 @@ def test_a_clip_that_does_not_fit_is_refused(argument, value):
 
 def test_zero_classes_give_features():
     assert create_model(NANO, num_classes=0)(torch.zeros(1, 3, 8, 32, 32)).shape == (1, 128)
+
+
+def test_a_negative_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match=r"num_classes \(-1\)"):
+        create_model(NANO, num_classes=-1)
 
 
 def test_the_head_starts_small():
