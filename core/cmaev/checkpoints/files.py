@@ -58,7 +58,11 @@ def read_tensor_file(path: Path) -> TensorFile:
     content = _unpickle(path)
     key = next((key for key in STATE_KEYS if isinstance(content.get(key), Mapping)), "")
     state = content[key] if key else content
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in state.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         keys = ", ".join(repr(name) for name in list(content)[:5]) or "nothing"
         raise BadInput(

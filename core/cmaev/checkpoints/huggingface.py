@@ -99,6 +99,7 @@ def from_huggingface(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
         tensors=tensors,
         dropped=dropped,
         num_heads=None if _slipped(config) else config.get("num_attention_heads"),
+        decoder_heads=config.get("decoder_num_attention_heads"),
         layer_norm_eps=config.get("layer_norm_eps"),
         warnings=tuple(_warnings(config)),
     )

@@ -58,6 +58,8 @@ def match(model: nn.Module, weights: Weights, *, load_head: bool) -> Fit:
     skipped = dict(weights.dropped)
     for part, names in theirs.items():
         reason = _misfit(part, names, ours.get(part, []), tensors, own)
+        if part == "decoder" and reason is None:
+            reason = _other_heads("decoder", model, weights.decoder_heads)
         if part == "head" and part in ours and not load_head:
             reason = HEAD_ON_REQUEST
         if reason is None:
@@ -113,6 +115,10 @@ def _misfit(
     for name in theirs:
         if name in own and tensors[name].shape != own[name]:
             return f"{name} is {shape(tensors[name].shape)} there and {shape(own[name])} here"
+        if not _holds_floats(tensors[name]):
+            return (
+                f"{name} is {tensors[name].dtype}, {tensors[name].layout}; plain floats are needed"
+            )
     for name in theirs:
         if name not in own:
             return f"{name} is there and not here"
@@ -123,13 +129,29 @@ def _misfit(
 
 
 def _check_heads(model: nn.Module, weights: Weights) -> None:
-    heads = {part.num_heads for part in model.modules() if isinstance(part, Attention)}
-    if weights.num_heads is not None and weights.num_heads not in heads:
-        raise BadInput(
-            f"{weights.origin} with {weights.num_heads} attention heads; this model has "
-            f"{' and '.join(map(str, sorted(heads)))}, and though all shapes agree its answers "
-            "would be wrong"
-        )
+    reason = _other_heads("encoder", model, weights.num_heads)
+    if reason is not None:
+        raise BadInput(f"{weights.origin} with {reason}")
+
+
+def _other_heads(part: str, model: nn.Module, theirs: int | None) -> str | None:
+    """How the attention heads of a part differ; no shape tells."""
+    heads = {
+        layer.num_heads
+        for name, layer in model.named_modules()
+        if name.startswith(f"{part}.") and isinstance(layer, Attention)
+    }
+    if theirs is None or theirs in heads:
+        return None
+    return (
+        f"{theirs} attention heads; this model has {' and '.join(map(str, sorted(heads)))}, and "
+        "though all shapes agree its answers would be wrong"
+    )
+
+
+def _holds_floats(tensor: Tensor) -> bool:
+    """Whether a tensor has values that can be copied as they are."""
+    return tensor.is_floating_point() and tensor.layout == torch.strided
 
 
 def _epsilon_warning(weights: Weights) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ class Weights:
     dropped: dict[str, str] = field(default_factory=dict)
     """Names in the file that translate into none of ours -> why."""
     num_heads: int | None = None
-    """Attention heads that the weights were trained with, where the source tells."""
+    """Attention heads that the encoder was trained with, where the source tells."""
+    decoder_heads: int | None = None
+    """The same of the pixel decoder."""
     layer_norm_eps: float | None = None
     """Epsilon of the layer norms, where the source tells."""
     warnings: tuple[str, ...] = ()

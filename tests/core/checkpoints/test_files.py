@@ -119,3 +119,8 @@ def test_files_without_tensors_are_refused(tmp_path, content):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(BadInput, match=r"none\.pth is not there"):
         read_tensor_file(tmp_path / "none.pth")
+
+
+def test_keys_that_are_no_names_are_passed_over(tmp_path, tensors):
+    torch.save({"model": {**tensors, 1: torch.zeros(3)}}, tmp_path / "file.pth")
+    assert read_tensor_file(tmp_path / "file.pth").tensors.keys() == tensors.keys()

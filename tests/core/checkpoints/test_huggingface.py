@@ -139,6 +139,21 @@ def test_another_number_of_heads_is_refused_though_all_shapes_agree(copied):
         ours_from(copied(num_attention_heads=8))
 
 
+@pytest.mark.parametrize(("encoder", "decoder"), [(2, 2), (4, 1)])
+def test_heads_are_compared_part_by_part(tmp_path, encoder, decoder):
+    folder = export_huggingface(create_pretraining_model(NANO), tmp_path / "hub")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_attention_heads": encoder, "decoder_num_attention_heads": decoder}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = create_pretraining_model(NANO)  # 4 heads, and 2 in the decoder
+    if encoder != 4:
+        with pytest.raises(BadInput, match="2 attention heads; this model has 4"):
+            load_pretrained(model, folder)
+    else:
+        skipped = load_pretrained(model, folder).skipped
+        assert "1 attention heads; this model has 2" in skipped["decoder.head.weight"]
+
+
 def test_the_slip_in_the_heads_of_vit_small_is_known(
     tmp_path, videomae_config, with_random_weights
 ):

@@ -226,3 +226,12 @@ def test_a_file_is_never_written_over(tmp_path):
 def test_only_our_models_can_be_written(tmp_path):
     with pytest.raises(BadInput, match="Linear is neither"):
         export_videomae(torch.nn.Linear(2, 2), tmp_path / "file.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
+def test_values_that_are_no_plain_floats_are_refused(tmp_path):
+    state = create_model(NANO, num_classes=5).state_dict()
+    for change in (torch.Tensor.char, lambda tensor: tensor.to_sparse()):
+        torch.save({name: change(tensor) for name, tensor in state.items()}, tmp_path / "file.pth")
+        with pytest.raises(BadInput, match="plain floats are needed"):
+            load_pretrained(create_model(NANO, num_classes=5), tmp_path / "file.pth")
