@@ -78,6 +78,12 @@ class PretrainJob(TrainingJob):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_batch(self.optim, self.resources)
+        if self.objective.contrast_weight > 0 and self.optim.batch_size < 2 * self.optim.accumulate:
+            raise ValueError(
+                "a clip is contrasted with the others of its micro-batch, and here it is alone; "
+                "make optim.batch_size / accumulate at least 2, or set objective.contrast_weight "
+                "to 0"
+            )
         return self
 
 

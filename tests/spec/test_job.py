@@ -77,6 +77,8 @@ def test_jobs_do_not_change(job: JobSpec) -> None:
         ({"optim.warmup_epochs": 30}, "optim", "must be less than epochs (30)"),
         ({"optim.accumulate": 5}, "optim", "must be a multiple of accumulate (5)"),
         ({"resources.nodes": 3}, "spec", "optim.batch_size (32) must be a multiple of nodes x"),
+        ({"optim.batch_size": 1}, "spec", "contrasted with the others of its micro-batch"),
+        ({"optim.accumulate": 32}, "spec", "optim.batch_size / accumulate at least 2"),
         ({"objective.mask_ratio": 1.0}, "objective.mask_ratio", "less than 1"),
         ({"optim.base_lr": "fast"}, "optim.base_lr", "valid number"),
     ],
