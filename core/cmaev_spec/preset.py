@@ -1,11 +1,17 @@
-"""Ready-made specifications: YAML files in `presets/`, each a job but for the paths of the data."""
+"""Ready-made specifications: YAML files in `presets/`, each a job but for the paths of the data.
+
+A preset may extend another one: it then holds what differs, and is shown and loaded whole.
+"""
 
 from importlib.resources import files
-from typing import Any
+from itertools import takewhile
+from typing import Any, Final
 
 import yaml
 
 from cmaev_spec.job import SpecError
+
+EXTENDS: Final = "extends"
 
 _FOLDER = files("cmaev_spec") / "presets"
 
@@ -20,14 +26,18 @@ def list_presets() -> list[str]:
 
 
 def preset_text(name: str) -> str:
-    """The YAML of a preset, with its comments.
+    """The whole YAML of a preset, under the comment that it begins with.
 
     Raises:
         SpecError: if there is no such preset; the message lists those there are.
     """
-    if name not in list_presets():
-        raise SpecError([("preset", f"no preset {name!r}; there are: {', '.join(list_presets())}")])
-    return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    text = _read(name)
+    if EXTENDS not in yaml.safe_load(text):
+        return text
+    comment = takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True))
+    # Mappings and lists that hold no others stand on one line, as people write them.
+    body = yaml.safe_dump(load_preset(name), sort_keys=False, default_flow_style=None, width=100)
+    return "".join(comment) + body
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -36,6 +46,23 @@ def load_preset(name: str) -> dict[str, Any]:
     Raises:
         SpecError: if there is no such preset.
     """
-    data = yaml.safe_load(preset_text(name))
+    data = yaml.safe_load(_read(name))
     assert isinstance(data, dict)
-    return data
+    parent = data.pop(EXTENDS, None)
+    return data if parent is None else _merged(load_preset(parent), data)
+
+
+def _read(name: str) -> str:
+    if name not in list_presets():
+        raise SpecError([("preset", f"no preset {name!r}; there are: {', '.join(list_presets())}")])
+    return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `changes`, mapping by mapping."""
+    merged = {**base}
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[key] = _merged(inner, value) if both else value
+    return merged

@@ -26,14 +26,18 @@ def test_parameter_counts_are_videomaes(size, pretraining, finetuning):
     assert sum(p.numel() for p in classifier.parameters()) == finetuning
 
 
-@pytest.mark.parametrize("preset", [name for name in list_presets() if "train" in name])
+@pytest.mark.parametrize(
+    "preset", [name for name in list_presets() if "model" in load_preset(name)]
+)
 def test_presets_name_models_that_can_be_built(preset):
     spec = load_preset(preset)
     clip = {"num_frames": spec["data"]["clip"]["frames"], "img_size": spec["data"]["clip"]["size"]}
     name = f"cmaev_{'convvit' if 'convvit' in preset else 'vit'}_{preset.split('-')[0]}_*"
     assert spec["model"]["name"] in list_models(name)
     with torch.device("meta"):
-        model = create_pretraining_model(spec["model"]["name"], **clip)
+        model = create_pretraining_model(spec["model"]["name"], contrast_weight=0.0, **clip)
+        classifier = create_model(spec["model"]["name"], **clip)
+    assert model.encoder.grid == classifier.encoder.grid
     assert model.encoder.grid[0] == clip["num_frames"] // 2
 
 
