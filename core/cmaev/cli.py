@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmaev import k8s_cli, weights_cli
+from cmaev import k8s_cli, pictures_cli, weights_cli
 from cmaev.data import cli as data_cli
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, BadInput
@@ -42,6 +42,7 @@ def build() -> typer.Typer:
     app.add_typer(presets_app, name="presets")
     k8s_cli.register(app)
     weights_cli.register(app)
+    pictures_cli.register(app)
     for point in sorted(entry_points(group="cmaev.commands"), key=lambda item: item.name):
         point.load()(app)
     return app

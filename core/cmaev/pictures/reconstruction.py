@@ -5,16 +5,13 @@ Shapes: B clips, C channels, N tokens, P pixels per tubelet and channel.
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cmaev.losses import tubelets
 from cmaev.models.cmaev import CMAEV
 from cmaev.models.tokens import gather_tokens, split_mask
-from cmaev.pictures.files import save_image
+from cmaev.pictures.strips import save_strip
 
 
 @torch.inference_mode()
@@ -58,18 +55,8 @@ def reconstruct(model: CMAEV, video: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 def reconstruction_strip(model: CMAEV, video: Tensor, mask: Tensor, path: Path) -> None:
     """Writes a PNG with three rows per clip: original, masked, rebuilt; one column per frame."""
-    clips = zip(*(part.cpu().numpy() for part in reconstruct(model, video, mask)), strict=True)
-    picture = Image.fromarray(np.concatenate([_rows(clip) for clip in clips]))
-    factor = max(1, round(96 / video.shape[-1]))
-    size = (picture.width * factor, picture.height * factor)
-    save_image(picture.resize(size, Image.Resampling.NEAREST), path)
-
-
-def _rows(clip: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
-    """Rows of frames (T, H, W, C) with white lines between frames and a wider one below."""
-    edged = [np.pad(row, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255) for row in clip]
-    joined = np.concatenate([np.concatenate(list(row), axis=1) for row in edged])
-    return np.pad(joined, ((0, 2), (0, 0), (0, 0)), constant_values=255)
+    rows = [part.cpu().numpy() for part in reconstruct(model, video, mask)]
+    save_strip(list(zip(*rows, strict=True)), path)
 
 
 def _untubelet(
