@@ -11,7 +11,7 @@ WORKDIR /src
 RUN python -m venv /opt/cmaev
 ENV PATH=/opt/cmaev/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt '.[train,s3,worker,serve]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[train,tensorboard,s3,worker,serve]'
 
 FROM ${BASE}
 ARG REVISION=unknown

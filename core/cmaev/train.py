@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TypeVar
 
 import torch
@@ -24,6 +24,7 @@ from cmaev.engine.context import Context
 from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
 from cmaev.engine.signals import StopRequest
+from cmaev.engine.trackers import open_trackers
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
 from cmaev.pictures.charts import loss_curve
@@ -36,7 +37,15 @@ from cmaev.tasks.pretrain import PretrainTask
 from cmaev.tasks.videos import filling, steps_per_epoch, training_loader
 from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.files import write_atomic
-from cmaev_spec.job import EvaluateJob, ExportJob, FinetuneJob, JobSpec, PretrainJob, ProbeJob
+from cmaev_spec.job import (
+    EvaluateJob,
+    ExportJob,
+    FinetuneJob,
+    JobSpec,
+    PretrainJob,
+    ProbeJob,
+    TrainingJob,
+)
 from cmaev_spec.rundir import RunDir, resolve_run
 from cmaev_spec.wire import content_hash
 
@@ -60,17 +69,19 @@ def main(argv: Sequence[str]) -> int:
         level=logging.INFO if world.main else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    context = Context(run, world, EventLog(run, enabled=world.main), stop)
-    try:
-        summary = _run(job, context)
-    finally:
-        distributed.leave()
+    with ExitStack() as cleanup:
+        cleanup.callback(distributed.leave)
+        trackers = open_trackers(wanted_trackers(job), run, enabled=world.main)
+        for tracker in trackers:
+            cleanup.callback(tracker.close)
+        events = EventLog(run, enabled=world.main, trackers=trackers)
+        summary = _run(job, Context(run, world, events, stop))
     if summary is None:
-        context.events.outcome("stopped", exit_code=EXIT_STOPPED)
+        events.outcome("stopped", exit_code=EXIT_STOPPED)
         return EXIT_STOPPED
     if world.main:
         write_atomic(run.summary, json.dumps(summary, indent=1) + "\n")
-    context.events.outcome("succeeded", exit_code=EXIT_OK, summary=summary)
+    events.outcome("succeeded", exit_code=EXIT_OK, summary=summary)
     return EXIT_OK
 
 
@@ -85,6 +96,11 @@ def _run(job: JobSpec, context: Context) -> dict[str, float] | None:
         return run_evaluate(job, context)
     assert isinstance(job, ExportJob)
     raise BadInput("kind: export jobs are run by cmaev_serving.export")
+
+
+def wanted_trackers(job: JobSpec) -> Sequence[str]:
+    """Only jobs with a training loop have curves to follow."""
+    return job.run.trackers if isinstance(job, TrainingJob) else ()
 
 
 def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:

@@ -10,7 +10,7 @@ bad_videos.csv   bad videos of the index that it is measured on, where there are
 summary.json     the figures of a finished run
 log.txt          what the runner printed
 checkpoints/step-00000120/{model.safetensors,state/,manifest.json}
-pictures/  export/
+pictures/  export/  tensorboard/
 ```
 A checkpoint is complete when its `manifest.json` is there; the manifest is written last.
 """
@@ -101,6 +101,11 @@ class RunDir:
     def pictures(self) -> Path:
         """Folder of pictures for people."""
         return self.path / "pictures"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files, where the job asks for them."""
+        return self.path / "tensorboard"
 
     @property
     def export(self) -> Path:

@@ -3,9 +3,11 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cmaev.engine.trackers import Tracker
 from cmaev_spec.events import (
     ArtifactEvent,
     MetricEvent,
@@ -26,9 +28,19 @@ ArtifactKind = Literal[
 class EventLog:
     """Appends events to `events.jsonl`; a disabled log (ranks other than 0) writes nothing."""
 
-    def __init__(self, run: RunDir, *, enabled: bool = True) -> None:
+    def __init__(
+        self, run: RunDir, *, enabled: bool = True, trackers: Sequence[Tracker] = ()
+    ) -> None:
+        """Opens the log.
+
+        Args:
+            run: whose log it is.
+            enabled: whether this process writes.
+            trackers: are told of the start and of every metric.
+        """
         self._run = run
         self._enabled = enabled
+        self._trackers = trackers if enabled else ()
         if enabled:
             drop_partial_line(run.events)
 
@@ -52,6 +64,8 @@ class EventLog:
                 message=message,
             )
         )
+        for tracker in self._trackers:
+            tracker.start(resumed_step=resumed_step)
 
     def progress(
         self,
@@ -79,6 +93,8 @@ class EventLog:
     def metric(self, step: int, values: dict[str, float]) -> None:
         """Named values at a step."""
         self.write(MetricEvent(time=time.time(), step=step, values=values))
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def artifact(self, kind: ArtifactKind, path: Path) -> None:
         """A file of the run that is complete."""
