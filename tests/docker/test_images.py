@@ -14,7 +14,7 @@ from cmaev_spec import __version__
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("api", "trainer", "serving")
-EXTRAS = {"api": "api", "trainer": "train,s3,worker,serve", "serving": "serve"}
+EXTRAS = {"api": "api", "trainer": "train,tensorboard,s3,worker,serve", "serving": "serve"}
 
 
 def dockerfile(name: str) -> Path:
