@@ -234,6 +234,7 @@ def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_
     assert "belongs to another run" in str(result.exception)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_same_weights(videos, tmp_path, workers):
     """SIGKILL after a checkpoint, twice, then again: bit for bit the uninterrupted run."""

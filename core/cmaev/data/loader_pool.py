@@ -35,7 +35,7 @@ STRIKES: Final = 2
 _MOST_IDLE_DEATHS: Final = 5
 _TICK_SECONDS: Final = 0.5
 _END_SECONDS: Final = 10.0
-PRELOAD: Final = ["cmaev.data.loader_worker", "cmaev.data.decode.pyav"]
+PRELOAD: Final = ["cmaev.data.loader_worker", "cmaev.data.views", "cmaev.data.decode.pyav"]
 
 Resolve = Callable[[Sequence[Key]], tuple[list[Key], list[BadVideo]]]
 """Leads keys past videos that are known as bad; also returns those."""
