@@ -163,12 +163,15 @@ def _answers(
     job: ProbeJob, train: Features, val: Features, num_classes: int, context: Context
 ) -> Iterator[tuple[str, Tensor | None, dict[str, float]]]:
     """(name, probabilities or None if stopped, figures of its own) of each probe."""
-    sets = (train.pooled, train.label, val.pooled)
+    device = context.world.device
+    sets = [part.to(device) for part in (train.pooled, train.label, val.pooled)]
     if job.knn is not None:
-        yield "knn", probes.knn(*sets, spec=job.knn, num_classes=num_classes), {}
+        yield "knn", probes.knn(*sets, spec=job.knn, num_classes=num_classes).cpu(), {}
     if job.linear is not None:
+        if context.world.any(context.stop.requested):
+            yield "linear", None, {}
         answer, l2 = probes.linear(*sets, spec=job.linear, num_classes=num_classes, seed=job.seed)
-        yield "linear", answer, {"l2": l2}
+        yield "linear", answer.cpu(), {"l2": l2}
     if job.attentive is not None:
         assert train.tokens is not None
         assert val.tokens is not None

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmaev.models.attentive import AttentiveProbe
+from cmaev_spec.exits import BadInput
 from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
 
 _QUERIES_AT_ONCE = 1024
@@ -64,10 +65,18 @@ def linear(
 
     Returns:
         (m, K) probabilities, and the penalty.
+
+    Raises:
+        BadInput: if there is something to choose, and no video to choose on.
     """
     penalty = spec.l2[0]
     if len(spec.l2) > 1:
         chosen_on = held_out(label, share=spec.held_out, seed=seed)  # (n,)
+        if not chosen_on.any():
+            raise BadInput(
+                "linear.l2: no class has two training videos, so there is nothing to choose a "
+                "penalty on; give one"
+            )
         penalty = min(
             # Of equals the strongest.
             sorted(spec.l2, reverse=True),
@@ -87,12 +96,13 @@ def held_out(label: Tensor, *, share: float, seed: int) -> Tensor:
     Classes with two videos or more have at least one held out.
     """
     rng = np.random.default_rng(seed)
-    chosen = torch.zeros(len(label), dtype=torch.bool)
-    for number in torch.unique(label):
-        rows = torch.from_numpy(rng.permutation(torch.nonzero(label == number)[:, 0].numpy()))
+    classes = label.cpu().numpy()
+    chosen = np.zeros(len(classes), dtype=bool)
+    for number in np.unique(classes):
+        rows = rng.permutation(np.flatnonzero(classes == number))
         count = min(max(1, round(share * len(rows))), len(rows) - 1)
         chosen[rows[:count]] = True
-    return chosen
+    return torch.from_numpy(chosen).to(label.device)
 
 
 def _logistic(

@@ -11,6 +11,7 @@ from torch import Tensor
 from cmaev.models.attentive import AttentiveProbe
 from cmaev.tasks import probe
 from cmaev.tasks.features import pool_tokens
+from cmaev_spec.exits import BadInput
 from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
 
 CPU = torch.device("cpu")
@@ -176,3 +177,11 @@ def test_classes_without_a_spread_do_not_divide_by_zero() -> None:
         train, torch.arange(6) % 2, train, spec=LinearSpec(), num_classes=2, seed=0
     )
     np.testing.assert_allclose(answer, 0.5, atol=1e-6)
+
+
+def test_a_penalty_cannot_be_chosen_on_nothing() -> None:
+    train, label = torch.eye(3), torch.arange(3)
+    with pytest.raises(BadInput, match="no class has two training videos"):
+        probe.linear(train, label, train, spec=LinearSpec(), num_classes=3, seed=0)
+    answer, _ = probe.linear(train, label, train, spec=LinearSpec(l2=(0.1,)), num_classes=3, seed=0)
+    assert torch.equal(answer.argmax(dim=1), label)
