@@ -176,15 +176,35 @@ def test_a_label_out_of_range_fails_the_job_with_its_line(stack, place):
     assert job.attempts[-1].exit_code == 64
 
 
-def test_a_broken_video_fails_the_job_with_its_line(stack, place):
+def broken_index(place, source):
+    """A copy of an index with one row more, whose video is none; returns it and that row."""
     (place.folder / "broken.mp4").write_bytes(b"no video" * 500)
-    index = place.folder / "broken.csv"
-    rows = [f"videos/{line}\n" for line in place.videos.train.read_text().splitlines()[1:]]
+    index = place.folder / f"broken-{source.name}"
+    rows = [f"videos/{line}\n" for line in source.read_text().splitlines()[1:]]
     index.write_text("path,label\n" + "".join(rows) + "broken.mp4,left\n")
+    return index, f"{index.name}:{len(rows) + 2}"
+
+
+def test_a_broken_video_to_measure_fails_the_job_with_its_line(stack, place):
+    index, row = broken_index(place, place.videos.val)
+    videos = Videos(train=place.videos.train, val=index)
+    job = stack.wait(stack.submit(tiny(finetune_job(Choice(), videos, init=None))).id)
+    assert job.state == JobState.FAILED
+    assert row in job.error
+    assert job.attempts[-1].exit_code == 64
+
+
+def test_a_broken_video_to_train_on_is_replaced_and_reported_with_its_line(stack, place):
+    index, row = broken_index(place, place.videos.train)
     videos = Videos(train=index, val=place.videos.val)
     job = stack.wait(stack.submit(tiny(pretrain_job(Choice(), videos))).id)
-    assert job.state == JobState.FAILED
-    assert f"broken.csv:{len(rows) + 2}" in job.error
+    assert job.state == JobState.SUCCEEDED
+    warnings = [
+        item.event["message"]
+        for item in stack.events(job.id).items
+        if item.event["type"] == "warning"
+    ]
+    assert any(row in message for message in warnings), warnings
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def test_the_file_describes_itself(finetuned: RunDir, exported: ExportResult) ->
         "stride": 2,
         "size": 32,
         "num_clips": 2,
+        "mode": "dense",
         "resize": "short-side-bilinear-center-crop",
     }
     provenance = json.loads(properties["cmaev.provenance"])

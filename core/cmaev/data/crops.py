@@ -1,7 +1,7 @@
 """Crops of training clips by PyTorch's uint8 kernels, several times as fast as Pillow.
 
 Evaluation and serving keep to `cmaev.data.transforms`, which needs no PyTorch; the two are at most
-one level apart.
+a rounding of each of the two passes apart: two levels, and seldom more than one.
 """
 
 import torch

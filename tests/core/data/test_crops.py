@@ -10,7 +10,7 @@ from cmaev.data.transforms import Box, crop_resize
 
 @settings(max_examples=60)
 @given(st.integers(4, 200), st.integers(4, 200), st.integers(1, 120), st.integers(0, 2**32 - 1))
-def test_they_are_at_most_one_level_apart(width: int, height: int, size: int, seed: int) -> None:
+def test_they_are_a_rounding_of_each_pass_apart(width: int, height: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))
@@ -19,7 +19,9 @@ def test_they_are_at_most_one_level_apart(width: int, height: int, size: int, se
     assert result.shape == (2, size, size, 3)
     assert result.flags.c_contiguous
     expected = crop_resize(frames, box, size=(size, size))
-    assert np.abs(result.astype(int) - expected.astype(int)).max() <= 1
+    difference = np.abs(result.astype(int) - expected.astype(int))
+    assert difference.max() <= 2  # each of two passes rounds to whole levels
+    assert (difference <= 1).mean() > 0.99
 
 
 def test_frames_that_may_not_be_written_to_and_mirrored_ones_work() -> None:
