@@ -43,7 +43,7 @@ def show(
     if model is None:
         account: Overview | LoadReport = overview(source)
     else:
-        account = preview(_model_without_memory(model, task), source)
+        account = preview(_model_without_memory(model, task, source), source)
     typer.echo(account.to_json() if as_json else "\n".join(account.lines()))
     for text in account.warnings:
         typer.echo(f"warning: {text}", err=True)
@@ -71,15 +71,13 @@ def export(
     typer.echo(f"{to}  {out}")
 
 
-def _model_without_memory(name: str, task: Task) -> "nn.Module":
-    import torch
-
-    from cmaev.models import create_model, create_pretraining_model
+def _model_without_memory(name: str, task: Task, source: str) -> "nn.Module":
+    from cmaev.checkpoints.overview import without_memory
+    from cmaev.checkpoints.sources import open_source
     from cmaev_spec.exits import BadInput
 
-    create = create_pretraining_model if task == "pretrain" else create_model
+    weights = open_source(source)
     try:
-        with torch.device("meta"):
-            return create(name)
+        return without_memory(name, weights, pretraining=task == "pretrain")
     except ValueError as error:
         raise BadInput(f"model: {error}") from None

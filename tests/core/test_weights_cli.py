@@ -27,10 +27,10 @@ def weights(*arguments):
 def make_run(tmp_path):
     """A run directory with one checkpoint of initial weights."""
 
-    def make(kind, *, model=NANO):
+    def make(kind, *, model=NANO, **options):
         data = {"index": "train.csv"} | ({"val_index": "val.csv"} if kind == "finetune" else {})
         optim = {"base_lr": 1e-3, "batch_size": 4, "epochs": 2}
-        spec = {"kind": kind, "model": {"name": model}, "data": data, "optim": optim}
+        spec = {"kind": kind, "model": {"name": model, **options}, "data": data, "optim": optim}
         spec["data"]["clip"] = {"frames": 8, "size": 32, "stride": 1}
         job = parse_job(spec)
         run = RunDir(tmp_path / f"{kind}-run")
@@ -57,6 +57,14 @@ def test_a_file_is_explained_and_its_models_are_found(tmp_path):
     assert found["parameters"] == sum(
         p.numel() for p in create_model(NANO, num_classes=3).parameters()
     )
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_hybrid_is_found_whatever_its_kernel(make_run, kernel):
+    path, _ = make_run("finetune", model=HYBRID, temporal_kernel=kernel)
+    assert json.loads(weights("show", path, "--json").stdout)["models"] == [HYBRID]
+    compared = json.loads(weights("show", path, "--model", HYBRID, "--json").stdout)
+    assert "encoder.blocks1.0.attn.weight" in compared["loaded"]
 
 
 def test_a_licence_is_told_apart_from_the_answer(tmp_path):

@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 
 from cmaev.checkpoints.files import read_tensor_file
-from cmaev.checkpoints.naming import is_position_table
+from cmaev.checkpoints.naming import OURS, is_position_table
 from cmaev.checkpoints.weights import RECOMPUTED, VIDEOMAE_LICENCE, Weights
 from cmaev_spec.exits import BadInput
 from cmaev_spec.weights import HF_CONFIG, HF_WEIGHTS
-
-OURS = "cmaev_version"
-"""Key in the configuration of the folders that we write."""
 
 _OUTER = (
     ("encoder.patch_embed.proj.", "videomae.embeddings.patch_embeddings.projection."),
@@ -100,9 +97,16 @@ def from_huggingface(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
         dropped=dropped,
         num_heads=None if _slipped(config) else config.get("num_attention_heads"),
         decoder_heads=config.get("decoder_num_attention_heads"),
-        layer_norm_eps=config.get("layer_norm_eps"),
+        layer_norm_eps=_number(config, "layer_norm_eps"),
         warnings=tuple(_warnings(config)),
     )
+
+
+def _number(config: Mapping[str, Any], key: str) -> float | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, int | float):
+        raise BadInput(f"{HF_CONFIG}: {key} is {value!r}; a number is needed")
+    return value
 
 
 def to_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

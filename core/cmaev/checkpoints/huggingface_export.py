@@ -13,7 +13,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from cmaev.checkpoints.huggingface import OURS, to_huggingface
+from cmaev.checkpoints.huggingface import to_huggingface
+from cmaev.checkpoints.naming import OURS
 from cmaev.checkpoints.writing import new_folder, vit_state
 from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from cmaev.models import CMAEV, VideoClassifier
@@ -77,6 +78,8 @@ def _task_config(model: CMAEV | VideoClassifier, labels: Sequence[str]) -> dict[
         classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
         if labels and len(labels) != classes:
             raise BadInput(f"labels: {len(labels)} names for {classes} classes")
+        if len(set(labels)) != len(labels):
+            raise BadInput("labels: a name stands for several classes; give each its own")
         names = labels or [f"LABEL_{number}" for number in range(classes)]
         return {
             "architectures": ["VideoMAEForVideoClassification"],

@@ -9,6 +9,7 @@ from cmaev.checkpoints.matching import Fit, match
 from cmaev.checkpoints.report import LoadReport
 from cmaev.checkpoints.sources import open_source
 from cmaev.checkpoints.weights import Weights
+from cmaev_spec.exits import BadInput
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ def load_pretrained(model: nn.Module, source: str | Path, *, load_head: bool = F
         load_head: whether to take over the classification head, if its classes are as many.
 
     Raises:
-        BadInput: if the source cannot be read, holds more than data, or does not fit the model.
+        BadInput: if the source cannot be read, holds more than data or values that are not finite,
+            or does not fit the model.
     """
     weights = open_source(source)
     fit = match(model, weights, load_head=load_head)
+    for name, tensor in fit.tensors.items():
+        if not tensor.isfinite().all():
+            raise BadInput(f"{source}: {name} has values that are not finite; the weights diverged")
     model.load_state_dict(fit.tensors, strict=False)
     for online, target in fit.copies:
         getattr(model, target).load_state_dict(getattr(model, online).state_dict())

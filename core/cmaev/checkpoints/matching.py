@@ -4,8 +4,9 @@ A part is what is loaded together or not at all: the encoder, its final norm, th
 projector, the head. Only the encoder must fit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +66,10 @@ def match(model: nn.Module, weights: Weights, *, load_head: bool) -> Fit:
         if reason is None:
             fitting |= {name: tensors[name] for name in names}
         elif part == "encoder":
+            near = nearest(_pick(tensors, names), _pick(own, ours[part]))
             raise BadInput(
-                f"{weights.origin} of another architecture than this model: {reason}; nearest: "
-                f"{nearest(tensors, own)}"
+                f"{weights.origin} of another architecture than this model: {reason}"
+                + (f"; nearest: {near}" if near else "")
             )
         else:
             skipped |= dict.fromkeys(names, reason)
@@ -93,6 +95,13 @@ def part_of(name: str) -> str:
     if first in {"encoder", "target_encoder"} and second in SOMETIMES:
         return f"{first}.{second}"
     return first
+
+
+Value = TypeVar("Value")
+
+
+def _pick(state: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
+    return {name: state[name] for name in names}
 
 
 def _by_part(names: Mapping[str, object]) -> dict[str, list[str]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+OURS = "cmaev_version"
+"""Key by which files and folders that we write for others say so."""
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """Prefixes that data parallelism, wrappers and compilers put before every name."""
 
@@ -49,8 +51,13 @@ def split_qkv_bias(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def nearest(theirs: Mapping[str, Tensor], ours: Mapping[str, torch.Size]) -> str:
-    """Some names that differ, each with the closest one of ours and both shapes, for a message."""
+    """Some names that differ, each with the closest one of ours and both shapes, for a message.
+
+    Empty if all of theirs are among ours.
+    """
     strange = [name for name, tensor in theirs.items() if ours.get(name) != tensor.shape]
+    if not strange:
+        return ""
     pairs = []
     for name in strange[:_SHOWN]:  # comparing names is slow, and a message has room for few
         for match in difflib.get_close_matches(name, ours, n=1, cutoff=0.3):

@@ -5,12 +5,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cmaev.checkpoints.matching import match
 from cmaev.checkpoints.sources import open_source
 from cmaev.checkpoints.weights import Weights
-from cmaev.models import create_model, list_models
-from cmaev_spec.exits import BadInput
+from cmaev.models import create_model, create_pretraining_model, list_models
+from cmaev.models.architectures import ConvViT, architecture
+
+DEPTHWISE = "encoder.blocks1.0.attn.weight"
+"""(C, 1, k, 5, 5), with k slots of time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +59,24 @@ def overview(source: str | Path) -> Overview:
     )
 
 
-def _fits(name: str, weights: Weights) -> bool:
+def without_memory(name: str, weights: Weights, *, pretraining: bool = False) -> nn.Module:
+    """A registered model on the meta device, its depthwise kernels as deep in time as the weights'.
+
+    Raises:
+        ValueError: if there is no model of that name.
+    """
+    create = create_pretraining_model if pretraining else create_model
+    kernel = weights.tensors.get(DEPTHWISE)
+    staged = kernel is not None and kernel.ndim == 5 and isinstance(architecture(name), ConvViT)
     with torch.device("meta"):
-        model = create_model(name)
+        if kernel is None or not staged:
+            return create(name)
+        return create(name, temporal_kernel=kernel.shape[2])
+
+
+def _fits(name: str, weights: Weights) -> bool:
     try:
-        match(model, weights, load_head=False)
-    except BadInput:
+        match(without_memory(name, weights), weights, load_head=False)
+    except ValueError:
         return False
     return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cmaev.checkpoints.files import TensorFile
-from cmaev.checkpoints.naming import is_position_table, split_qkv_bias, unwrap
+from cmaev.checkpoints.naming import OURS, is_position_table, split_qkv_bias, unwrap
 from cmaev.checkpoints.weights import RECOMPUTED, VIDEOMAE_LICENCE, Weights
 from cmaev.checkpoints.writing import new_file, vit_state
 from cmaev.models import VideoClassifier
@@ -19,9 +19,7 @@ from cmaev_spec import __version__
 
 TOP_LEVEL = ("patch_embed.", "blocks.", "norm.")
 """What a finetuning file has at the top and our classifier keeps under `encoder.`."""
-OURS = "cmaev_version"
-"""Top-level key of the files that we write."""
-DECODING = ("encoder_to_decoder.", "mask_token", "decoder.")
+_DECODER = ("encoder_to_decoder.", "mask_token", "decoder.")
 
 
 def is_videomae(tensors: Mapping[str, Tensor]) -> bool:
@@ -40,7 +38,7 @@ def from_videomae(file: TensorFile) -> Weights:
         for name, tensor in state.items()
         if name not in dropped
     }
-    stage = "pretraining" if any(name.startswith(DECODING) for name in state) else "finetuning"
+    stage = "pretraining" if any(name.startswith(_DECODER) for name in state) else "finetuning"
     # Our own runs keep safetensors, and the files that we write say so.
     foreign = file.container != "safetensors" and OURS not in file.marks
     return Weights(

@@ -17,7 +17,8 @@ from cmaev.losses import distributed
 class GlobalBatchNorm(nn.Module):
     """Batch norm of (B, D) features whose statistics are those of all processes' features.
 
-    Parameters, buffers and arithmetic are those of `nn.BatchNorm1d`. Statistics are taken in fp32.
+    Parameters, buffers and arithmetic are those of `nn.BatchNorm1d`. Statistics are taken in fp32,
+    or in fp64 where features are.
     """
 
     running_mean: Tensor
@@ -37,7 +38,7 @@ class GlobalBatchNorm(nn.Module):
         Raises:
             ValueError: in training, if there is a single feature over all processes.
         """
-        features = x.float()
+        features = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training:
             mean, var = self._batch_statistics(features)  # (D,), (D,)
         else:
@@ -55,8 +56,11 @@ class GlobalBatchNorm(nn.Module):
         mean = _global_sum(x.sum(dim=0)) / count  # (D,)
         var = _global_sum((x - mean).square().sum(dim=0)) / count  # (D,)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+            for running, batch in (
+                (self.running_mean, mean),
+                (self.running_var, var * (count / (count - 1))),
+            ):
+                running.lerp_(batch.to(running.dtype), self.momentum)
         return mean, var
 
 

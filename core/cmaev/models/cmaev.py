@@ -43,7 +43,7 @@ class CMAEV(nn.Module):
         decoder_dim: width of the pixel decoder, and of the feature decoder if there is one.
         decoder_depth: blocks of the pixel decoder.
         decoder_heads: attention heads of the decoders.
-        reconstruction_weight: factor on L_r; 0 contrasts only.
+        reconstruction_weight: factor on L_r; 0 contrasts only, and still computes L_r to show it.
         contrast_weight: lambda_c; 0 leaves the target branch out.
         contrast_scale: `two_tau` multiplies the InfoNCE loss by 2 tau, `one` does not.
         temperature: tau.
@@ -95,14 +95,20 @@ class CMAEV(nn.Module):
         _check_choice("online_feature", online_feature, get_args(OnlineFeature))
         if decoder_depth < 1:
             raise ValueError(f"decoder_depth ({decoder_depth}) must be at least 1")
-        if contrast_weight == 0 and (
-            symmetric or target_keep_ratio < 1 or online_feature != "visible_mean"
-        ):
-            warnings.warn(
-                "symmetric, target_keep_ratio and online_feature have no effect while "
-                "contrast_weight is 0",
-                stacklevel=2,
-            )
+        _warn_of_idle(
+            contrast_weight == 0,
+            "contrast_weight",
+            symmetric=symmetric,
+            target_keep_ratio=target_keep_ratio != 1,
+            online_feature=online_feature != "visible_mean",
+            contrast_scale=contrast_scale != "two_tau",
+            target_final_norm=not target_final_norm,
+        )
+        _warn_of_idle(
+            reconstruction_weight == 0,
+            "reconstruction_weight",
+            decoder_keep_ratio=decoder_keep_ratio != 1,
+        )
         self.reconstruction_weight = reconstruction_weight
         self.contrast_weight = contrast_weight
         self.contrast_scale = 2 * temperature if contrast_scale == "two_tau" else 1.0
@@ -179,7 +185,8 @@ class CMAEV(nn.Module):
             online: (B, C, T, H, W), normalised.
             target: (B, C, T, H, W), normalised: later by the shift, colour-augmented.
             mask: (B, N) bool, True = hidden, with the same count in every row.
-            num_visible: V; None reads it from the mask, at the price of a host synchronisation.
+            num_visible: V; None reads it from the mask, which stops the host and cannot be
+                compiled.
 
         Returns:
             `loss` and its parts, each a () tensor; all but `loss` are detached.
@@ -217,6 +224,8 @@ class CMAEV(nn.Module):
     def _check_batch(self, online: Tensor, target: Tensor, mask: Tensor) -> None:
         """Clips and masks that are too few or too short would be gathered without a word."""
         self.encoder.check_clip(online)
+        if len(online) == 0:
+            raise ValueError("the batch is empty; give at least one clip")
         if target.shape != online.shape:
             raise ValueError(
                 f"target must have the shape of online, {tuple(online.shape)}; got "
@@ -341,3 +350,13 @@ def _check_ranges(
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")
+
+
+def _warn_of_idle(idle: bool, weight: str, **changed: bool) -> None:
+    """Tells of settings that were changed while the weight that they act through is 0."""
+    names = [name for name, is_changed in changed.items() if is_changed]
+    if idle and names:
+        warnings.warn(
+            f"{', '.join(names)}: no effect while {weight} is 0",
+            stacklevel=4,  # who asked create_pretraining_model for it
+        )

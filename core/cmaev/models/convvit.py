@@ -85,7 +85,6 @@ class ConvViTEncoder(VideoEncoder):
         )
         self.sides = (strides[1] * strides[2], strides[2])
         self.sparse = sparse
-        self.grad_checkpointing = False
 
         dim1, dim2, _ = embed_dims
         self.patch_embed1 = CellEmbed(3, dim1, size=strides[0], frames=tubelet_size)
@@ -110,10 +109,6 @@ class ConvViTEncoder(VideoEncoder):
         table = neighbour_table(self.grid, frames=temporal_kernel)
         self.register_buffer("neighbours", table, persistent=False)
         self.register_buffer("pos_embed", sincos_table(self.num_tokens, dim), persistent=False)
-
-    def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
-        """All tokens of a clip, or the visible ones: (B, N, D), or (B, V, D)."""
-        return self.norm(self.forward_blocks(video, visible))
 
     def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
         """The tokens before the final norm; arguments and shapes as in `forward`."""
@@ -187,10 +182,6 @@ class ConvViTEncoder(VideoEncoder):
             return int(rest[0]) + 1
         early = part.startswith("patch_embed") or part in {"blocks1", "blocks2"}
         return 0 if early else self.num_layers + 1
-
-    def set_grad_checkpointing(self, enabled: bool) -> None:
-        """Whether blocks keep only their input and run again in the backward pass."""
-        self.grad_checkpointing = enabled
 
 
 def _spans(depths: Sequence[int]) -> list[tuple[int, int]]:

@@ -20,6 +20,10 @@ class VideoEncoder(nn.Module, ABC):
     """Frames of a tubelet."""
     grid: tuple[int, int, int]
     """Tokens along (t, h, w)."""
+    norm: nn.Module
+    """The final norm, or the identity."""
+    grad_checkpointing: bool = False
+    """Whether blocks keep only their input and run again in the backward pass."""
 
     @property
     def num_tokens(self) -> int:
@@ -32,7 +36,6 @@ class VideoEncoder(nn.Module, ABC):
     def num_layers(self) -> int:
         """Layers that learn at rates of their own, the embedding aside."""
 
-    @abstractmethod
     def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
         """Encodes all tokens of a clip, or the visible ones only.
 
@@ -46,12 +49,13 @@ class VideoEncoder(nn.Module, ABC):
         Raises:
             ValueError: if the clip is not of the shape that the encoder was built for.
         """
+        return self.norm(self.forward_blocks(video, visible))
 
     def check_clip(self, video: Tensor) -> None:
         """Holds a batch of clips to the shape that the encoder was built for.
 
         Raises:
-            ValueError: naming both shapes.
+            ValueError: naming both shapes, or the type of values that are no floats.
         """
         t, h, w = self.grid
         expected = (3, t * self.tubelet_size, h * self.patch_size, w * self.patch_size)
@@ -59,6 +63,10 @@ class VideoEncoder(nn.Module, ABC):
             raise ValueError(
                 f"video must be (B, C, T, H, W) = (B, {', '.join(map(str, expected))}), got "
                 f"{tuple(video.shape)}; build the model with the clips' num_frames and img_size"
+            )
+        if not video.is_floating_point():
+            raise ValueError(
+                f"video must be normalised floats, got {video.dtype}; see models.frames"
             )
 
     @abstractmethod
@@ -76,9 +84,9 @@ class VideoEncoder(nn.Module, ABC):
             0 for the embedding, 1 to `num_layers` for layers, `num_layers + 1` behind them.
         """
 
-    @abstractmethod
     def set_grad_checkpointing(self, enabled: bool) -> None:
         """Whether blocks keep only their input and run again in the backward pass."""
+        self.grad_checkpointing = enabled
 
 
 def token_grid(

@@ -40,7 +40,6 @@ class ViTEncoder(VideoEncoder):
             tubelet_size=tubelet_size,
             patch_size=patch_size,
         )
-        self.grad_checkpointing = False
         self.patch_embed = TubeletEmbed(
             tubelet_size=tubelet_size, patch_size=patch_size, embed_dim=embed_dim
         )
@@ -54,10 +53,6 @@ class ViTEncoder(VideoEncoder):
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
         table = sincos_table(self.num_tokens, embed_dim)
         self.register_buffer("pos_embed", table, persistent=False)
-
-    def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
-        """All tokens of a clip, or the visible ones: (B, N, D), or (B, V, D)."""
-        return self.norm(self.forward_blocks(video, visible))
 
     def forward_blocks(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
         """The tokens before the final norm; arguments and shapes as in `forward`."""
@@ -80,7 +75,3 @@ class ViTEncoder(VideoEncoder):
         if part == "patch_embed":
             return 0
         return int(rest[0]) + 1 if part == "blocks" else self.num_layers + 1
-
-    def set_grad_checkpointing(self, enabled: bool) -> None:
-        """Whether blocks keep only their input and run again in the backward pass."""
-        self.grad_checkpointing = enabled

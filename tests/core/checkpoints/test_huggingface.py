@@ -134,6 +134,11 @@ def test_another_epsilon_is_warned_of(copied, caplog):
     assert not any("layer_norm_eps" in text for text in report.warnings)
 
 
+def test_an_epsilon_that_is_no_number_is_refused(copied):
+    with pytest.raises(BadInput, match="layer_norm_eps is 'x'; a number is needed"):
+        ours_from(copied(layer_norm_eps="x"))
+
+
 def test_another_number_of_heads_is_refused_though_all_shapes_agree(copied):
     with pytest.raises(BadInput, match="8 attention heads; this model has 4"):
         ours_from(copied(num_attention_heads=8))
@@ -314,6 +319,8 @@ def test_a_folder_is_never_written_over(tmp_path):
 def test_labels_must_be_as_many_as_classes(tmp_path):
     with pytest.raises(BadInput, match="2 names for 3 classes"):
         export_huggingface(create_model(NANO, num_classes=3), tmp_path / "x", labels=("a", "b"))
+    with pytest.raises(BadInput, match="give each its own"):
+        export_huggingface(create_model(NANO, num_classes=2), tmp_path / "x", labels=("a", "a"))
 
 
 @pytest.mark.parametrize("create", [create_model, create_pretraining_model])

@@ -10,7 +10,7 @@ from cmaev.data.transforms import Box, crop_resize
 
 @settings(max_examples=60)
 @given(st.integers(4, 200), st.integers(4, 200), st.integers(1, 120), st.integers(0, 2**32 - 1))
-def test_they_are_a_rounding_of_each_pass_apart(width: int, height: int, size: int, seed: int) -> None:
+def test_they_are_two_roundings_apart(width: int, height: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     w, h = int(rng.integers(1, width + 1)), int(rng.integers(1, height + 1))

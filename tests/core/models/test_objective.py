@@ -161,8 +161,11 @@ def test_bad_numbers_are_named(arguments, message):
 
 
 def test_a_setting_without_effect_is_told():
-    with pytest.warns(UserWarning, match="no effect"):
+    with pytest.warns(UserWarning, match="symmetric: no effect while contrast_weight is 0") as seen:
         make(contrast_weight=0.0, symmetric=True)
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="decoder_keep_ratio: no effect"):
+        make(reconstruction_weight=0.0, decoder_keep_ratio=0.5)
 
 
 def test_unknown_models_are_answered_with_those_there_are():
@@ -177,6 +180,23 @@ def test_clips_of_another_shape_are_refused(batch, shape):
     _, target, mask = batch
     with pytest.raises(ValueError, match=r"\(B, 3, 8, 32, 32\)"):
         make()(torch.zeros(shape), target, mask)
+
+
+def test_frames_that_were_not_normalised_are_refused(batch):
+    _, target, mask = batch
+    with pytest.raises(ValueError, match=r"normalised floats, got torch.uint8"):
+        make()(torch.zeros(target.shape, dtype=torch.uint8), target, mask)
+
+
+def test_an_empty_batch_is_refused(batch):
+    with pytest.raises(ValueError, match="at least one clip"):
+        make()(*(part[:0] for part in batch))
+
+
+def test_double_precision_trains(batch):
+    online, target, mask = batch
+    out = backward(make().double(), (online.double(), target.double(), mask))
+    torch.testing.assert_close(out["loss"].float(), make()(*batch)["loss"])
 
 
 @pytest.mark.parametrize(
