@@ -19,7 +19,7 @@ from cmaev.data.errors import DataError
 from cmaev.data.frame_folder import FrameFolder
 from cmaev.data.index import Verified, VideoIndex
 from cmaev.data.sandbox import MEMORY_BYTES, SECONDS, LimitedPool
-from cmaev.data.storage import is_url
+from cmaev.data.storage import is_url, local_output
 from cmaev_spec.files import drop_partial_line
 
 STATE: Final = "checked.jsonl"
@@ -106,8 +106,9 @@ def check_index(
         progress: called with (videos done, videos in all).
 
     Raises:
-        DataError: if there is no such decoder, or the state in `out` cannot be read.
+        DataError: if there is no such decoder, `out` is a URL, or its state cannot be read.
     """
+    out = local_output(out)
     _check_decoder(options.decoder)
     out.mkdir(parents=True, exist_ok=True)
     state = out / STATE

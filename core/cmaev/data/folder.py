@@ -7,7 +7,7 @@ from typing import Final
 from cmaev.data.errors import DataError
 from cmaev.data.index_format import write_cells
 from cmaev.data.listing import Listing, Row
-from cmaev.data.storage import find_files
+from cmaev.data.storage import find_files, local_output
 from cmaev_spec.files import write_atomic
 
 VIDEO_SUFFIXES: Final = (
@@ -56,11 +56,13 @@ def index_folder(source: str | Path, *, out: str | Path) -> tuple[int, int]:
     Raises:
         DataError: if `source` is no folder, holds no videos in folders, or `out` cannot be written.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), local_output(out)
     if not source.is_dir():
         raise DataError(f"{source} is not a folder; give one that holds a folder per class")
     if not out.parent.is_dir():
         raise DataError(f"{out.parent} is not a folder; make it first, or choose another --out")
+    if out.is_dir():
+        raise DataError(f"{out} is a folder; give the name of a csv file to --out")
     rows = [row for row in read_folder(str(source)).rows if row.label]
     if not rows:
         raise DataError(f"{source} holds no videos in folders; expected {source}/CLASS/VIDEO.mp4")

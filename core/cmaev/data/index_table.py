@@ -222,8 +222,14 @@ def _check_members(table: Table, paths: PackedStrings) -> None:
     """Checks that the shards are there and as long as their index says."""
     needed: dict[str, int] = {}
     ends = (table["offset"] + table["bytes"]).tolist()
-    for path, end in zip(paths, ends, strict=True):
+    for row, (path, end) in enumerate(zip(paths, ends, strict=True)):
         shard = shard_of(path)
+        if not shard:
+            where = Places(table.notes, table["lines"])
+            raise DataError(
+                f"{where(row)}: {path} is no TAR/MEMBER, of which the columns `offset` and `bytes` "
+                "tell the place in a shard; rename them if they mean something else"
+            )
         needed[shard] = max(needed.get(shard, 0), end)
     probes = _probes(len(needed)) if is_url(paths[0]) else range(len(needed))
     for shard, end in (list(needed.items())[k] for k in probes):

@@ -50,6 +50,7 @@ def label_number(label: str, names: Sequence[str], numbers: dict[str, int]) -> i
     if is_number(label):
         if 0 <= int(label) < len(names):
             return int(label)
-        raise DataError(f"label {label} is out of range; use 0 to {len(names) - 1}, or -1 for none")
+        there = f"0 to {len(names) - 1}" if names else "0 or more"
+        raise DataError(f"label {label} is out of range; use {there}, or -1 for none")
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     raise DataError(f"unknown label {label!r}; use one of {shown}, or add it to `labels`")

@@ -26,7 +26,7 @@ from cmaev.data.index import VideoIndex
 from cmaev.data.index_format import VERIFIED, write_cells
 from cmaev.data.open_table import INDEX_NAME
 from cmaev.data.sandbox import MEMORY_BYTES, LimitedPool
-from cmaev.data.storage import is_url, size_and_time
+from cmaev.data.storage import is_url, local_output, size_and_time
 from cmaev_spec.files import drop_partial_line, write_atomic
 
 STATE: Final = "prepared.jsonl"
@@ -55,6 +55,11 @@ class PrepareOptions:
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     memory: int = MEMORY_BYTES
     seconds: float = SECONDS
+
+    @property
+    def tried(self) -> list[float]:
+        """What a failure may depend on besides the video."""
+        return [self.memory, self.seconds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +102,29 @@ class _Entry:
     Attributes:
         key: names the video.
         made_from: its size and time, and the options.
+        limits: what it was given in memory and time.
         stamp: size and time of the result.
         verdict: how the result can be read, or why there is none.
     """
 
     key: str
     made_from: list[Any]
+    limits: list[float]
     stamp: tuple[int, int]
     verdict: Verdict
 
     @classmethod
-    def failure(cls, key: str, made_from: list[Any], error: DataError) -> "_Entry":
+    def failure(
+        cls, key: str, made_from: list[Any], options: PrepareOptions, error: DataError
+    ) -> "_Entry":
         """An entry of a video without a result."""
-        return cls(key=key, made_from=made_from, stamp=(-1, -1), verdict=Verdict(reason=str(error)))
+        return cls(
+            key=key,
+            made_from=made_from,
+            limits=options.tried,
+            stamp=(-1, -1),
+            verdict=Verdict(reason=str(error)),
+        )
 
     @classmethod
     def from_line(cls, line: bytes) -> "_Entry":
@@ -117,13 +132,17 @@ class _Entry:
         size, time = entry["stamp"]
         verdict = Verdict(**entry["verdict"])
         return cls(
-            key=entry["key"], made_from=entry["made_from"], stamp=(size, time), verdict=verdict
+            key=entry["key"],
+            made_from=entry["made_from"],
+            limits=entry["limits"],
+            stamp=(size, time),
+            verdict=verdict,
         )
 
-    def holds(self, result: Path) -> bool:
-        """Whether the result is still the one that was made; a failure needs none."""
+    def holds(self, result: Path, options: PrepareOptions) -> bool:
+        """Whether the result is as it was made; a failure is tried again under other limits."""
         if self.verdict.reason:
-            return True
+            return self.limits == options.tried
         return result.is_file() and size_and_time(str(result)) == self.stamp
 
 
@@ -202,10 +221,10 @@ def prepare_index(
         progress: called with (videos done, videos in all).
 
     Raises:
-        DataError: if another process prepares into `out`, or its state cannot be read.
+        DataError: if `out` is a URL, another process prepares into it, or its state cannot be read.
         RuntimeError: if a result cannot be written.
     """
-    out, options = Path(out), options or PrepareOptions()
+    out, options = local_output(out), options or PrepareOptions()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         known = _read_state(out / STATE)
@@ -241,10 +260,10 @@ def _to_encode(
         try:
             made_from = video.made_from(options)
         except DataError as error:
-            failed[key] = _Entry.failure(key, [], error)
+            failed[key] = _Entry.failure(key, [], options, error)
             continue
         entry = known.get(key)
-        if entry is None or entry.made_from != made_from or not entry.holds(video.out):
+        if entry is None or entry.made_from != made_from or not entry.holds(video.out, options):
             todo[key] = made_from
     return todo, failed
 
@@ -260,18 +279,19 @@ def _encode(
             try:
                 yield videos[key].task(options)
             except DataError as error:
-                unreadable.append(_Entry.failure(key, made_from, error))
+                unreadable.append(_Entry.failure(key, made_from, options, error))
 
     with LimitedPool(options.workers, memory=options.memory, seconds=options.seconds) as pool:
         for task, outcome in pool.map(encode_video, tasks()):
             if isinstance(outcome, DataError):
                 temporary_name(task.out).unlink(missing_ok=True)
                 task.out.unlink(missing_ok=True)
-                yield _Entry.failure(task.key, todo[task.key], outcome)
+                yield _Entry.failure(task.key, todo[task.key], options, outcome)
             else:
                 yield _Entry(
                     key=task.key,
                     made_from=todo[task.key],
+                    limits=options.tried,
                     stamp=size_and_time(str(task.out)),
                     verdict=outcome,
                 )

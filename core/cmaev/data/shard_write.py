@@ -20,7 +20,7 @@ from cmaev.data.index_format import write_cells
 from cmaev.data.labels import NO_LABEL
 from cmaev.data.open_table import INDEX_NAME
 from cmaev.data.shards import scan_members
-from cmaev.data.storage import is_url, open_binary
+from cmaev.data.storage import local_output, open_binary
 from cmaev_spec.files import sync_directory, write_atomic
 
 DEFAULT_SHARD_BYTES: Final = 1_000_000_000
@@ -60,11 +60,9 @@ def write_shards(
         The number of shards.
 
     Raises:
-        DataError: if a video cannot be read, or `out` holds shards of another division.
+        DataError: if a video cannot be read, or `out` is a URL or holds shards of another division.
     """
-    if is_url(str(out)):
-        raise DataError(f"{out}: shards are written to a local folder; upload it when it is done")
-    folder = Path(out)
+    folder = local_output(out)
     folder.mkdir(parents=True, exist_ok=True)
     shards = enumerate(_divide(_videos(index), videos_per_shard, shard_bytes))
     plan = {folder / f"shard-{number:06}.tar": videos for number, videos in shards}

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.index_write import index_text
+from cmaev.data.storage import local_output
 from cmaev_spec.files import write_atomic
 
 
@@ -32,6 +33,7 @@ def split_index(
     """
     if not 0 < val_share < 1:
         raise DataError(f"val_share: {val_share} is not between 0 and 1")
+    folder = local_output(out)
     index = open_index(source, root=root)
     index.require_labels()
     rng = np.random.default_rng(seed)
@@ -44,7 +46,6 @@ def split_index(
         if len(videos):
             chosen = rng.permutation(videos)[: max(1, round(val_share * len(videos)))]
             held_out |= np.isin(video, chosen)
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
         write_atomic(folder / path, index_text(index, np.flatnonzero(rows).tolist()))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
+from cmaev.data.storage import local_output
 from cmaev.data.synth_scene import FRAMES, RATE, SIZE, SYNTH_CLASSES, draw_scene, render
 from cmaev_spec.files import write_atomic
 
@@ -79,7 +80,7 @@ def synthesise(
     parameters = _Parameters(
         classes=classes, per_class=per_class, val_per_class=val_per_class, seed=seed
     )
-    out = Path(out)
+    out = local_output(out)
     _claim(out, parameters)
     indexes = _plan(parameters)
     rows = list(chain.from_iterable(indexes.values()))

@@ -100,6 +100,8 @@ def test_unknown_labels_are_errors(folder: Path, label: str, message: str) -> No
 def test_an_absurd_label_does_not_make_a_huge_list(folder: Path) -> None:
     with pytest.raises(DataError, match="label 1000000000 is out of range"):
         open_index(write(folder, "a.mp4 1000000000\n"))
+    with pytest.raises(DataError, match="label -2 is out of range; use 0 or more, or -1"):
+        open_index(write(folder, "a.mp4 -2\n"))
 
 
 def test_root_replaces_the_folder_of_the_index(folder: Path, tmp_path: Path) -> None:

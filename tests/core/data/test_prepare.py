@@ -216,6 +216,38 @@ def test_a_video_that_takes_too_long_costs_only_itself(folder: Path) -> None:
     assert not list((folder / "out").rglob("*.mp4*"))
 
 
+def test_what_broke_a_limit_is_tried_again_under_another_one(folder: Path) -> None:
+    assert sum(run(folder, seconds=0.0).quarantined.values()) == 3
+    assert run(folder, seconds=0.0).encoded == 0
+    again = run(folder)
+    assert (again.encoded, sum(again.quarantined.values())) == (3, 1)
+    assert run(folder, memory=1 << 30).encoded == 1, "what was made stays"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["prepare", "index.csv"],
+        ["shard", "index.csv"],
+        ["check", "index.csv", "--out"],
+        ["split", "index.csv", "--out"],
+        ["index", ".", "--out"],
+        ["synth"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_nothing_is_written_to_a_url(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    app = typer.Typer()
+    cli.register(app)
+    result = CliRunner().invoke(app, [*command, "s3://bucket/out"])
+    assert isinstance(result.exception, DataError), result.output
+    assert "written to a local folder" in str(result.exception)
+    assert not (folder / "s3:").exists()
+
+
 def test_a_result_that_cannot_be_written_is_no_fault_of_the_video(folder: Path) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "videos").touch()

@@ -123,6 +123,8 @@ def test_another_division_asks_for_another_folder(index: VideoIndex, tmp_path: P
         write_shards(index, tmp_path / "out", videos_per_shard=3)
     with pytest.raises(DataError, match="written to a local folder"):
         write_shards(index, "s3://bucket/out")
+    with pytest.raises(DataError, match="written to a local folder"):
+        write_shards(index, Path("s3://bucket/out"))  # which takes a slash from it
 
 
 def test_a_short_or_missing_shard_is_named(index: VideoIndex, tmp_path: Path) -> None:
@@ -134,6 +136,9 @@ def test_a_short_or_missing_shard_is_named(index: VideoIndex, tmp_path: Path) ->
         open_index(out)
     shard.unlink()
     with pytest.raises(DataError, match=r"shard-000000.tar: there is no such file"):
+        open_index(out)
+    (out / "index.csv").write_text("path,offset,bytes\na.mp4,0,9\n")
+    with pytest.raises(DataError, match=r"index.csv:2: .*a.mp4 is no TAR/MEMBER, .* `offset`"):
         open_index(out)
 
 
