@@ -32,6 +32,6 @@ class RunControlSpec(Spec):
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept")
     log_every: int = Field(10, ge=1, description="steps between metrics")
-    trackers: tuple[Literal["tensorboard"], ...] = Field(
-        (), description="where curves go besides metrics.jsonl; tensorboard/ of the run directory"
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="where curves go besides metrics.jsonl; each needs its package"
     )

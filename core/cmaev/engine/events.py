@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cmaev.engine.trackers import Tracker
+from cmaev.engine.trackers import Forwarding, Tracker
 from cmaev_spec.events import (
     ArtifactEvent,
     MetricEvent,
@@ -40,7 +40,7 @@ class EventLog:
         """
         self._run = run
         self._enabled = enabled
-        self._trackers = trackers if enabled else ()
+        self._trackers = Forwarding(trackers if enabled else (), warn=self.warning)
         if enabled:
             drop_partial_line(run.events)
 
@@ -64,8 +64,7 @@ class EventLog:
                 message=message,
             )
         )
-        for tracker in self._trackers:
-            tracker.start(resumed_step=resumed_step)
+        self._trackers.start(resumed_step=resumed_step)
 
     def progress(
         self,
@@ -93,8 +92,7 @@ class EventLog:
     def metric(self, step: int, values: dict[str, float]) -> None:
         """Named values at a step."""
         self.write(MetricEvent(time=time.time(), step=step, values=values))
-        for tracker in self._trackers:
-            tracker.log(step, values)
+        self._trackers.log(step, values)
 
     def artifact(self, kind: ArtifactKind, path: Path) -> None:
         """A file of the run that is complete."""
