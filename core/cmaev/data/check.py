@@ -18,8 +18,9 @@ from cmaev.data.decode.base import needed_module, require_module
 from cmaev.data.errors import DataError
 from cmaev.data.frame_folder import FrameFolder
 from cmaev.data.index import Verified, VideoIndex
+from cmaev.data.output import alone_in, local_output
 from cmaev.data.sandbox import MEMORY_BYTES, SECONDS, LimitedPool
-from cmaev.data.storage import is_url, local_output
+from cmaev.data.storage import is_url
 from cmaev_spec.files import drop_partial_line
 
 STATE: Final = "checked.jsonl"
@@ -106,28 +107,30 @@ def check_index(
         progress: called with (videos done, videos in all).
 
     Raises:
-        DataError: if there is no such decoder, `out` is a URL, or its state cannot be read.
+        DataError: if there is no such decoder, `out` is a URL, another process writes there, or its
+            state cannot be read.
     """
     out = local_output(out)
     _check_decoder(options.decoder)
     out.mkdir(parents=True, exist_ok=True)
-    state = out / STATE
-    known = _read_state(state)
-    videos = distinct_videos(index)
-    todo = _to_check(index, videos, known, options)
-    entries = _check(index, todo, options)
-    with open(state, "ab", buffering=0) as lines:
-        for done, entry in enumerate(entries, start=len(videos) - len(todo) + 1):
-            lines.write(entry.to_line())
-            known[entry.key] = entry
-            if progress is not None:
-                progress(done, len(videos))
-        os.fsync(lines.fileno())
+    with alone_in(out):
+        state = out / STATE
+        known = _read_state(state)
+        videos = distinct_videos(index)
+        todo = _to_check(index, videos, known, options)
+        entries = _check(index, todo, options)
+        with open(state, "ab", buffering=0) as lines:
+            for done, entry in enumerate(entries, start=len(videos) - len(todo) + 1):
+                lines.write(entry.to_line())
+                known[entry.key] = entry
+                if progress is not None:
+                    progress(done, len(videos))
+            os.fsync(lines.fileno())
 
-    def found(row: int) -> tuple[Verified | None, str]:
-        return known[_key(index, row)].found()
+        def found(row: int) -> tuple[Verified | None, str]:
+            return known[_key(index, row)].found()
 
-    return write_report(index, found, out=out, checked=len(todo))
+        return write_report(index, found, out=out, checked=len(todo))
 
 
 def default_folder(source: str) -> Path:

@@ -7,7 +7,8 @@ from typing import Final
 from cmaev.data.errors import DataError
 from cmaev.data.index_format import write_cells
 from cmaev.data.listing import Listing, Row
-from cmaev.data.storage import find_files, local_output
+from cmaev.data.output import local_output
+from cmaev.data.storage import find_files
 from cmaev_spec.files import write_atomic
 
 VIDEO_SUFFIXES: Final = (

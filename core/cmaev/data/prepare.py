@@ -4,14 +4,12 @@
 goes on where it was, and a later one encodes only what is new or changed. `index.csv` comes last.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +23,9 @@ from cmaev.data.frame_folder import FrameFolder
 from cmaev.data.index import VideoIndex
 from cmaev.data.index_format import VERIFIED, write_cells
 from cmaev.data.open_table import INDEX_NAME
+from cmaev.data.output import alone_in, local_output
 from cmaev.data.sandbox import MEMORY_BYTES, LimitedPool
-from cmaev.data.storage import is_url, local_output, size_and_time
+from cmaev.data.storage import is_url, size_and_time
 from cmaev_spec.files import drop_partial_line, write_atomic
 
 STATE: Final = "prepared.jsonl"
@@ -221,12 +220,12 @@ def prepare_index(
         progress: called with (videos done, videos in all).
 
     Raises:
-        DataError: if `out` is a URL, another process prepares into it, or its state cannot be read.
+        DataError: if `out` is a URL, another process writes there, or its state cannot be read.
         RuntimeError: if a result cannot be written.
     """
     out, options = local_output(out), options or PrepareOptions()
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with alone_in(out):
         known = _read_state(out / STATE)
         videos = _Videos(index, out)
         todo, failed = _to_encode(videos, known, options)
@@ -296,19 +295,6 @@ def _encode(
                     verdict=outcome,
                 )
     yield from unreadable
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keeps other processes out; the kernel frees the lock however this one ends."""
-    with open(out / ".lock", "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{out}: another process prepares videos there; wait for it, or choose another OUT"
-            ) from None
-        yield
 
 
 def _read_state(state: Path) -> dict[str, _Entry]:

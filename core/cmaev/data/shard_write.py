@@ -7,7 +7,6 @@ on where it was. Videos are copied as they are; `cmaev data prepare` makes them 
 import json
 import os
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +18,9 @@ from cmaev.data.index import VideoIndex
 from cmaev.data.index_format import write_cells
 from cmaev.data.labels import NO_LABEL
 from cmaev.data.open_table import INDEX_NAME
+from cmaev.data.output import alone_in, local_output
 from cmaev.data.shards import scan_members
-from cmaev.data.storage import local_output, open_binary
+from cmaev.data.storage import open_binary
 from cmaev_spec.files import sync_directory, write_atomic
 
 DEFAULT_SHARD_BYTES: Final = 1_000_000_000
@@ -60,27 +60,31 @@ def write_shards(
         The number of shards.
 
     Raises:
-        DataError: if a video cannot be read, or `out` is a URL or holds shards of another division.
+        DataError: if a video cannot be read, or `out` is a URL, another process writes there, or it
+            holds shards of another division.
     """
     folder = local_output(out)
     folder.mkdir(parents=True, exist_ok=True)
-    shards = enumerate(_divide(_videos(index), videos_per_shard, shard_bytes))
-    plan = {folder / f"shard-{number:06}.tar": videos for number, videos in shards}
-    others = sorted(set(folder.glob("shard-*.tar")) - plan.keys())
-    if others:
-        raise DataError(f"{others[0]} is of another division into shards; choose an empty folder")
-    rows: list[Sequence[object]] = [_COLUMNS]
-    for shard, videos in plan.items():
-        if not _is_done(index, shard, videos):
-            (folder / INDEX_NAME).unlink(missing_ok=True)
-            _write_shard(index, shard, videos)
-        members, _ = scan_members(str(shard))
-        rows += [
-            _index_row(index, shard, video, members[video.name].offset_data) for video in videos
-        ]
-        progress(len(rows) - 1)
-    write_atomic(folder / INDEX_NAME, write_cells(rows))
-    return len(plan)
+    with alone_in(folder):
+        shards = enumerate(_divide(_videos(index), videos_per_shard, shard_bytes))
+        plan = {folder / f"shard-{number:06}.tar": videos for number, videos in shards}
+        others = sorted(set(folder.glob("shard-*.tar")) - plan.keys())
+        if others:
+            raise DataError(
+                f"{others[0]} is of another division into shards; choose an empty folder"
+            )
+        rows: list[Sequence[object]] = [_COLUMNS]
+        for shard, videos in plan.items():
+            if not _is_done(index, shard, videos):
+                (folder / INDEX_NAME).unlink(missing_ok=True)
+                _write_shard(index, shard, videos)
+            members, _ = scan_members(str(shard))
+            rows += [
+                _index_row(index, shard, video, members[video.name].offset_data) for video in videos
+            ]
+            progress(len(rows) - 1)
+        write_atomic(folder / INDEX_NAME, write_cells(rows))
+        return len(plan)
 
 
 def _videos(index: VideoIndex) -> Iterator[_Video]:
@@ -122,10 +126,10 @@ def _is_done(index: VideoIndex, shard: Path, videos: list[_Video]) -> bool:
 
 
 def _write_shard(index: VideoIndex, shard: Path, videos: list[_Video]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=shard.parent, prefix=f".{shard.name}.", suffix=".tmp")
+    # Always the same name, so that what a killed run left is overwritten.
+    temporary = shard.with_name(f".{shard.name}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
+        with open(temporary, "wb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
                 for video in videos:
                     _add_video(tar, index, video)
@@ -133,7 +137,7 @@ def _write_shard(index: VideoIndex, shard: Path, videos: list[_Video]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, shard)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_directory(shard.parent)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.index_write import index_text
-from cmaev.data.storage import local_output
+from cmaev.data.output import local_output
 from cmaev_spec.files import write_atomic
 
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from cmaev.data.errors import DataError
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A video is read in blocks of this size, each of them once: decoders pass over a file twice.
 BLOCK_BYTES: Final = 4 << 20
 HELD_BLOCKS: Final = 32
@@ -45,18 +43,6 @@ def local_or_url(path: str | os.PathLike[str]) -> str:
             "environment (for s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
         )
     return text
-
-
-def local_output(path: str | os.PathLike[str]) -> Path:
-    """A path to write to.
-
-    Raises:
-        DataError: for a URL, also for one that `Path` has taken a slash from.
-    """
-    text = os.fspath(path)
-    if _SCHEME.match(text):
-        raise DataError(f"{text}: it is written to a local folder; upload it when it is done")
-    return Path(text)
 
 
 def join(base: str, path: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmaev.data.errors import DataError
-from cmaev.data.storage import local_output
+from cmaev.data.output import local_output
 from cmaev.data.synth_scene import FRAMES, RATE, SIZE, SYNTH_CLASSES, draw_scene, render
 from cmaev_spec.files import write_atomic
 

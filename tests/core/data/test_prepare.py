@@ -260,7 +260,7 @@ def test_one_process_at_a_time(folder: Path) -> None:
     (folder / "out").mkdir()
     with open(folder / "out" / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process prepares"):
+        with pytest.raises(DataError, match="another process writes there"):
             run(folder)
 
 

@@ -1,6 +1,9 @@
 """Shards: written whole, gone on with, read back as they went in, and others' shards."""
 
 import io
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -93,7 +96,31 @@ def test_a_second_call_writes_only_what_changed(index: VideoIndex, tmp_path: Pat
     after = {path.name: path.stat().st_ino for path in out.glob("*.tar")}
     assert {name[-5] for name in after if after[name] == before[name]} == set("034")
     assert content(open_index(out), 1) == b"else"
-    assert not list(out.glob(".*")), "no temporary files are left"
+    assert not list(out.glob("*.tmp")), "no temporary files are left"
+
+
+def test_what_a_killed_run_left_is_overwritten(index: VideoIndex, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import os, signal, sys\n"
+        "from cmaev.data import shard_write\n"
+        "from cmaev.data.index import open_index\n"
+        "shard_write.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"shard_write.write_shards(open_index({index.source!r}), {str(out)!r})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in out.glob("*.tmp")] == [".shard-000000.tar.tmp"]
+    write_shards(index, out)
+    assert not list(out.glob("*.tmp"))
+
+
+def test_two_runs_do_not_write_to_one_folder(index: VideoIndex, tmp_path: Path) -> None:
+    def second(done: int) -> None:
+        with pytest.raises(DataError, match="another process writes there"):
+            write_shards(index, tmp_path / "out")
+
+    write_shards(index, tmp_path / "out", progress=second)
 
 
 def test_while_shards_change_no_index_promises_them(index: VideoIndex, tmp_path: Path) -> None:
