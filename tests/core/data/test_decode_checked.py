@@ -218,5 +218,8 @@ def test_where_the_fast_decoder_fails_the_reference_goes_on(
     with open_checked(path, verified=verified) as video:
         np.testing.assert_array_equal(video.decode(range(40)).frames, expected)
         assert not video.fast
+    with open_checked(path, verified=verified) as video:
+        frames = video.decode(range(3)).frames
+        np.testing.assert_array_equal(frames, expected[:3], "it fails when nothing is left to do")
     with open_checked(path, verified=dataclasses.replace(verified, frames=39)) as video:
         assert not video.fast, "the count is another one, so it is no longer trusted"

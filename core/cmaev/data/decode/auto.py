@@ -90,7 +90,8 @@ class _CheckedVideo:
             except DataError:
                 self._video.close()
                 self._fall_back()
-        yield from self._video.stream(wanted[given:], region=region)
+        if given < len(wanted):
+            yield from self._video.stream(wanted[given:], region=region)
 
     def iterate(self) -> Iterator[TimedFrame]:
         """All frames in order, (H, W, 3) each, with their times in seconds."""
