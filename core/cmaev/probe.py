@@ -165,22 +165,23 @@ def _answers(
     """(name, probabilities or None if stopped, figures of its own) of each probe."""
     device = context.world.device
     sets = [part.to(device) for part in (train.pooled, train.label, val.pooled)]
+    weight = probes.class_weights(sets[1], num_classes=num_classes, balanced=job.balanced)
     if job.knn is not None:
-        yield "knn", probes.knn(*sets, spec=job.knn, num_classes=num_classes).cpu(), {}
+        yield "knn", probes.knn(*sets, spec=job.knn, weight=weight).cpu(), {}
     if job.linear is not None:
         if context.world.any(context.stop.requested):
             yield "linear", None, {}
-        answer, l2 = probes.linear(*sets, spec=job.linear, num_classes=num_classes, seed=job.seed)
+        answer, l2 = probes.linear(*sets, spec=job.linear, weight=weight, seed=job.seed)
         yield "linear", answer.cpu(), {"l2": l2}
     if job.attentive is not None:
         assert train.tokens is not None
         assert val.tokens is not None
         tokens = (train.tokens, train.label, val.tokens)
-        yield "attentive", _attend(job, *tokens, num_classes=num_classes, context=context), {}
+        yield "attentive", _attend(job, *tokens, weight=weight, context=context), {}
 
 
 def _attend(
-    job: ProbeJob, train: Tensor, label: Tensor, val: Tensor, *, num_classes: int, context: Context
+    job: ProbeJob, train: Tensor, label: Tensor, val: Tensor, *, weight: Tensor, context: Context
 ) -> Tensor | None:
     spec = job.attentive
     assert spec is not None
@@ -201,7 +202,7 @@ def _attend(
             label,
             val,
             spec=spec,
-            num_classes=num_classes,
+            weight=weight,
             seed=job.seed,
             device=context.world.device,
             after_epoch=after_epoch,

@@ -120,6 +120,9 @@ class ProbeJob(JobBase):
         None, description="for files of weights and for none; a run knows its own"
     )
     data: ProbeData
+    balanced: bool = Field(
+        False, description="weigh classes equally, whatever their numbers of training videos"
+    )
     knn: KnnSpec | None = Field(KnnSpec(), description="None: left out")
     linear: LinearSpec | None = Field(LinearSpec(), description="None: left out")
     attentive: AttentiveSpec | None = Field(AttentiveSpec(), description="None: left out")

@@ -50,16 +50,8 @@ def extract(
 ) -> Features | None:
     """Encodes the central view of every video; None if a stop was requested.
 
-    Processes share the videos and exchange what they got after every batch.
-
-    Args:
-        encoder: in eval mode, on the device of this process.
-        index: labelled videos.
-        context: the run, for progress, stop and the other processes.
-        data: batch size, loading and the limit of memory.
-        clip: frames and size.
-        grid: (t, h, w) of the tokens to keep, averaged from those of the encoder; None keeps none.
-        stage: what people are told is going on.
+    Processes share the videos and exchange what they got after every batch. Tokens are averaged
+    down to `grid`, (t, h, w); None keeps none of them.
 
     Raises:
         BadInput: naming every video that cannot be read, or if the features take too much memory.
@@ -76,7 +68,7 @@ def extract(
     ):
         batches = loader.epoch(0)
         for _ in range(-(-len(index) // (data.batch_size * world.size))):
-            batch = next(batches, None)
+            batch = next(batches, None)  # none is left for some ranks in the last round
             mine = {} if batch is None else {**encode(batch["video"]), **_keys(batch)}
             parts += [part for part in world.gather(mine) if part]
             done = sum(len(part["index"]) for part in parts)

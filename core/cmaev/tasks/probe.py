@@ -21,7 +21,22 @@ from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
 _QUERIES_AT_ONCE = 1024
 
 
-def knn(train: Tensor, label: Tensor, others: Tensor, *, spec: KnnSpec, num_classes: int) -> Tensor:
+def class_weights(label: Tensor, *, num_classes: int, balanced: bool) -> Tensor:
+    """(K,) factors whose mean over the videos is 1; balanced, every class weighs the same.
+
+    Args:
+        label: (n,) classes of the training videos.
+        num_classes: K.
+        balanced: all factors are 1 where not.
+    """
+    if not balanced:
+        return torch.ones(num_classes, device=label.device)
+    counts = torch.bincount(label, minlength=num_classes)  # (K,)
+    present = counts > 0
+    return torch.where(present, len(label) / (present.sum() * counts.clamp(min=1)), 0.0)
+
+
+def knn(train: Tensor, label: Tensor, others: Tensor, *, spec: KnnSpec, weight: Tensor) -> Tensor:
     """Votes of the nearest training videos, weighted by exp(cosine / temperature).
 
     Args:
@@ -29,19 +44,19 @@ def knn(train: Tensor, label: Tensor, others: Tensor, *, spec: KnnSpec, num_clas
         label: (n,) classes of the training videos.
         others: (m, D).
         spec: how many neighbours vote, and how sharply.
-        num_classes: K.
+        weight: (K,) factors on the votes for each class.
 
     Returns:
         (m, K) shares of the votes.
     """
     train, others = F.normalize(train, dim=1), F.normalize(others, dim=1)
-    votes = F.one_hot(label, num_classes).to(train.dtype)  # (n, K)
+    votes = weight * F.one_hot(label, len(weight)).to(train.dtype)  # (n, K)
     shares = []
     for part in torch.split(others, _QUERIES_AT_ONCE):
         cosine, nearest = (part @ train.T).topk(min(spec.neighbours, len(train)), dim=1)
-        weight = (cosine / spec.temperature).softmax(dim=1)  # (m, k)
-        shares.append((weight[:, :, None] * votes[nearest]).sum(dim=1))  # (m, K)
-    return torch.cat(shares)
+        closeness = (cosine / spec.temperature).softmax(dim=1)  # (m, k)
+        shares.append((closeness[:, :, None] * votes[nearest]).sum(dim=1))  # (m, K)
+    return F.normalize(torch.cat(shares), p=1, dim=1)
 
 
 def linear(
@@ -50,7 +65,7 @@ def linear(
     others: Tensor,
     *,
     spec: LinearSpec,
-    num_classes: int,
+    weight: Tensor,
     seed: int,
 ) -> tuple[Tensor, float]:
     """Logistic regression; the penalty is chosen on a part of the training videos only.
@@ -60,7 +75,7 @@ def linear(
         label: (n,) classes of the training videos.
         others: (m, D).
         spec: penalties to choose from.
-        num_classes: K.
+        weight: (K,) factors on the losses of each class.
         seed: decides which training videos are held out to choose on.
 
     Returns:
@@ -81,12 +96,13 @@ def linear(
             # Of equals the strongest.
             sorted(spec.l2, reverse=True),
             key=lambda l2: _log_loss(
-                _logistic(train[~chosen_on], label[~chosen_on], l2=l2, num_classes=num_classes),
+                _logistic(train[~chosen_on], label[~chosen_on], l2=l2, weight=weight),
                 train[chosen_on],
                 label[chosen_on],
+                weight,
             ),
         )
-    predict = _logistic(train, label, l2=penalty, num_classes=num_classes)
+    predict = _logistic(train, label, l2=penalty, weight=weight)
     return predict(others).softmax(dim=1).float(), penalty
 
 
@@ -106,22 +122,23 @@ def held_out(label: Tensor, *, share: float, seed: int) -> Tensor:
 
 
 def _logistic(
-    train: Tensor, label: Tensor, *, l2: float, num_classes: int
+    train: Tensor, label: Tensor, *, l2: float, weight: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Minimises mean cross-entropy + l2/2 |W|^2 in fp64; returns features -> logits."""
+    """Minimises weighted mean cross-entropy + l2/2 |W|^2 in fp64; returns features -> logits."""
     mean, std = train.double().mean(dim=0), train.double().std(dim=0, correction=0)
 
     def standard(x: Tensor) -> Tensor:
         return (x.double() - mean) / (std + 1e-6)
 
     x = standard(train)  # (n, D)
-    W = torch.zeros(num_classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
-    b = torch.zeros(num_classes, dtype=x.dtype, device=x.device, requires_grad=True)
+    W = torch.zeros(len(weight), x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
+    b = torch.zeros(len(weight), dtype=x.dtype, device=x.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([W, b], max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(F.linear(x, W, b), label) + 0.5 * l2 * W.square().sum()
+        mean_loss = F.cross_entropy(F.linear(x, W, b), label, weight=weight.double())
+        value = mean_loss + 0.5 * l2 * W.square().sum()
         torch.autograd.backward(value)
         return value
 
@@ -129,8 +146,10 @@ def _logistic(
     return lambda others: F.linear(standard(others), W.detach(), b.detach())
 
 
-def _log_loss(predict: Callable[[Tensor], Tensor], x: Tensor, label: Tensor) -> float:
-    return float(F.cross_entropy(predict(x), label))
+def _log_loss(
+    predict: Callable[[Tensor], Tensor], x: Tensor, label: Tensor, weight: Tensor
+) -> float:
+    return float(F.cross_entropy(predict(x), label, weight=weight.double()))
 
 
 def attentive(
@@ -139,19 +158,19 @@ def attentive(
     others: Tensor,
     *,
     spec: AttentiveSpec,
-    num_classes: int,
+    weight: Tensor,
     seed: int,
     device: torch.device,
     after_epoch: Callable[[int, float], bool],
 ) -> Tensor | None:
-    """Trains an attentive probe on tokens.
+    """Trains an attentive probe on tokens, which may be on another device.
 
     Args:
-        train: (n, N, D), on the CPU.
-        label: (n,) classes of the training videos.
+        train: (n, N, D).
+        label: (n,) their classes.
         others: (m, N, D).
         spec: how it is trained.
-        num_classes: K.
+        weight: (K,) factors on the losses of each class.
         seed: decides initial weights and order.
         device: where it is trained.
         after_epoch: told (epochs done, mean loss); its True stops.
@@ -162,34 +181,49 @@ def attentive(
     Raises:
         ValueError: if the heads do not divide the width.
     """
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        probe = AttentiveProbe(
-            train.shape[2],
-            num_tokens=train.shape[1],
-            num_classes=num_classes,
-            num_heads=spec.num_heads,
-        ).to(device)
+        _, N, D = train.shape
+        probe = AttentiveProbe(D, num_tokens=N, num_classes=len(weight), num_heads=spec.num_heads)
+    probe, weight = probe.to(device), weight.to(device)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        logits = probe(train[rows].to(device).float())  # (B, K)
+        return F.cross_entropy(logits, label[rows].to(device), weight=weight)
+
+    if not _fit(probe, loss_of, len(train), spec=spec, seed=seed, after_epoch=after_epoch):
+        return None
+    return _answers(probe, others, batch_size=spec.batch_size, device=device)
+
+
+def _fit(
+    probe: nn.Module,
+    loss_of: Callable[[Tensor], Tensor],
+    count: int,
+    *,
+    spec: AttentiveSpec,
+    seed: int,
+    after_epoch: Callable[[int, float], bool],
+) -> bool:
+    """Minimises `loss_of(rows)` over `count` rows; False if it was stopped."""
+    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
-    batches = -(-len(train) // spec.batch_size)
+    steps = spec.epochs * -(-count // spec.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: 0.5 * (1 + math.cos(math.pi * step / (spec.epochs * batches))),
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
     )
-    for epoch in range(spec.epochs):
-        total = torch.zeros((), device=device)
-        order = torch.randperm(len(train), generator=generator)
-        for rows in torch.split(order, spec.batch_size):
-            loss = F.cross_entropy(probe(train[rows].to(device).float()), label[rows].to(device))
+    for epoch in range(1, spec.epochs + 1):
+        losses = []
+        for rows in torch.split(torch.randperm(count, generator=generator), spec.batch_size):
+            loss = loss_of(rows)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(rows)
-        if after_epoch(epoch + 1, float(total) / len(train)):
-            return None
-    return _answers(probe, others, batch_size=spec.batch_size, device=device)
+            losses.append(loss.detach() * len(rows))
+        if after_epoch(epoch, float(torch.stack(losses).sum()) / count):
+            return False
+    return True
 
 
 @torch.inference_mode()

@@ -15,6 +15,10 @@ from cmaev_spec.exits import BadInput
 from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
 
 CPU = torch.device("cpu")
+EVEN = torch.ones(2)
+
+
+SMALL = {"spec": AttentiveSpec(num_heads=2, epochs=20, batch_size=40, lr=5e-3)}
 
 
 def blobs(count: int, *, classes: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -31,14 +35,14 @@ def test_neighbours_vote_by_their_cosine() -> None:
     label = torch.tensor([0, 1, 2])
     other = torch.tensor([[3.0, 4.0]])
     spec = KnnSpec(neighbours=2, temperature=0.5)
-    share = probe.knn(train, label, other, spec=spec, num_classes=3)
+    share = probe.knn(train, label, other, spec=spec, weight=torch.ones(3))
     weight = torch.tensor([0.6 / 0.5, 0.8 / 0.5]).softmax(dim=0)
     torch.testing.assert_close(share, torch.tensor([[weight[0], weight[1], 0.0]]))
 
 
 def test_neighbours_are_at_most_the_videos_there_are() -> None:
     train, label = blobs(6, classes=2, spread=0.1, seed=0)
-    share = probe.knn(train, label, train, spec=KnnSpec(neighbours=50), num_classes=2)
+    share = probe.knn(train, label, train, spec=KnnSpec(neighbours=50), weight=EVEN)
     torch.testing.assert_close(share.sum(dim=1), torch.ones(6))
 
 
@@ -63,7 +67,7 @@ def test_logistic_regression_is_the_minimum() -> None:
     train, label = blobs(60, classes=3, spread=1.5, seed=0)
     others, _ = blobs(9, classes=3, spread=1.5, seed=1)
     answer, l2 = probe.linear(
-        train, label, others, spec=LinearSpec(l2=(0.1,)), num_classes=3, seed=0
+        train, label, others, spec=LinearSpec(l2=(0.1,)), weight=torch.ones(3), seed=0
     )
     assert l2 == 0.1
     x = train.double()
@@ -88,7 +92,9 @@ def test_the_penalty_is_chosen_without_the_videos_it_is_measured_on() -> None:
     chosen = {}
     for name, train in (("clear", clear), ("noise", noise)):
         for others in (clear, noise):
-            _, chosen[name] = probe.linear(train, label, others, spec=spec, num_classes=4, seed=0)
+            _, chosen[name] = probe.linear(
+                train, label, others, spec=spec, weight=torch.ones(4), seed=0
+            )
         assert chosen[name] == (1e-4 if name == "clear" else 10.0)
 
 
@@ -116,7 +122,7 @@ def ordered_tokens(count: int, *, seed: int) -> tuple[Tensor, Tensor]:
 def trained(train: Tensor, label: Tensor, others: Tensor, **changes: object) -> Tensor | None:
     options = {
         "spec": AttentiveSpec(num_heads=4, epochs=15, batch_size=16, lr=5e-3),
-        "num_classes": 2,
+        "weight": EVEN,
         "seed": 0,
         "device": CPU,
         "after_epoch": lambda epoch, loss: False,
@@ -131,7 +137,7 @@ def test_the_attentive_probe_reads_order_where_means_cannot() -> None:
     assert answer is not None
     assert (answer.argmax(dim=1) == true).float().mean() > 0.9
     means = train.float().mean(dim=1), label, others.float().mean(dim=1)
-    pooled, _ = probe.linear(*means, spec=LinearSpec(), num_classes=2, seed=0)
+    pooled, _ = probe.linear(*means, spec=LinearSpec(), weight=torch.ones(2), seed=0)
     assert (pooled.argmax(dim=1) == true).float().mean() < 0.8
 
 
@@ -174,7 +180,7 @@ def test_attention_is_a_mean_of_values_where_the_query_is_zero() -> None:
 def test_classes_without_a_spread_do_not_divide_by_zero() -> None:
     train = torch.ones(6, 4)
     answer, _ = probe.linear(
-        train, torch.arange(6) % 2, train, spec=LinearSpec(), num_classes=2, seed=0
+        train, torch.arange(6) % 2, train, spec=LinearSpec(), weight=torch.ones(2), seed=0
     )
     np.testing.assert_allclose(answer, 0.5, atol=1e-6)
 
@@ -182,6 +188,46 @@ def test_classes_without_a_spread_do_not_divide_by_zero() -> None:
 def test_a_penalty_cannot_be_chosen_on_nothing() -> None:
     train, label = torch.eye(3), torch.arange(3)
     with pytest.raises(BadInput, match="no class has two training videos"):
-        probe.linear(train, label, train, spec=LinearSpec(), num_classes=3, seed=0)
-    answer, _ = probe.linear(train, label, train, spec=LinearSpec(l2=(0.1,)), num_classes=3, seed=0)
+        probe.linear(train, label, train, spec=LinearSpec(), weight=torch.ones(3), seed=0)
+    answer, _ = probe.linear(
+        train, label, train, spec=LinearSpec(l2=(0.1,)), weight=torch.ones(3), seed=0
+    )
     assert torch.equal(answer.argmax(dim=1), label)
+
+
+@given(counts=st.lists(st.integers(0, 20), min_size=2, max_size=6).filter(any))
+def test_balanced_classes_weigh_the_same_together(counts: list[int]) -> None:
+    label = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
+    weight = probe.class_weights(label, num_classes=len(counts), balanced=True)
+    together = weight * torch.tensor(counts)
+    expected = sum(counts) / sum(count > 0 for count in counts)
+    for total, count in zip(together.tolist(), counts, strict=True):
+        assert total == pytest.approx(expected if count else 0.0, rel=1e-5)
+    even = probe.class_weights(label, num_classes=len(counts), balanced=False)
+    assert torch.equal(even, torch.ones(len(counts)))
+
+
+def test_a_rare_class_is_found_where_classes_weigh_the_same() -> None:
+    """Two classes that overlap, one of them 19 times as frequent."""
+    generator = torch.Generator().manual_seed(0)
+    label = (torch.arange(400) % 20 == 0).long()
+    points = torch.randn(400, 1, 4, generator=generator)
+    points[label == 1] += 1.0
+    points = points + 5.0  # away from zero, where cosines would jump
+    pooled = points[:, 0]
+    recall = {}
+    for balanced in (False, True):
+        weight = probe.class_weights(label, num_classes=2, balanced=balanced)
+        answers = {
+            "knn": probe.knn(pooled, label, pooled, spec=KnnSpec(temperature=1), weight=weight),
+            "linear": probe.linear(
+                pooled, label, pooled, spec=LinearSpec(l2=(0.01,)), weight=weight, seed=0
+            )[0],
+            "attentive": trained(points.half(), label, points.half(), weight=weight, **SMALL),
+        }
+        for name, answer in answers.items():
+            assert answer is not None
+            torch.testing.assert_close(answer.sum(dim=1), torch.ones(400))
+            recall[name, balanced] = float((answer.argmax(dim=1)[label == 1] == 1).float().mean())
+    for name in ("knn", "linear", "attentive"):
+        assert recall[name, True] > recall[name, False] + 0.2
