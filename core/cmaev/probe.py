@@ -18,7 +18,7 @@ from cmaev.models import create_pretraining_model
 from cmaev.models.encoder import VideoEncoder
 from cmaev.tasks import probe as probes
 from cmaev.tasks.evaluate import Evaluation
-from cmaev.tasks.features import Features, extract
+from cmaev.tasks.features import Features, Grid, extract
 from cmaev.tasks.measure import write_evaluation
 from cmaev_spec.data import ClipSpec
 from cmaev_spec.exits import BadInput
@@ -46,15 +46,8 @@ def run_probe(job: ProbeJob, context: Context) -> dict[str, float] | None:
 
     subject = describe(job)
     encoder = frozen_encoder(job, subject, context).to(context.world.device)
-    kept = None
-    if job.attentive is not None:
-        kept = job.attentive.pool or encoder.grid
-        if encoder.embed_dim % job.attentive.num_heads:
-            raise BadInput(
-                f"attentive.num_heads: {job.attentive.num_heads} must divide the encoder's width, "
-                f"{encoder.embed_dim}"
-            )
-    encode = partial(extract, encoder, context=context, data=data, clip=subject.clip, grid=kept)
+    grids = wanted_grids(job, encoder)
+    encode = partial(extract, encoder, context=context, data=data, clip=subject.clip, grids=grids)
     context.events.started(
         resumed_step=0,
         total_steps=len(train_index) + len(val_index),
@@ -98,6 +91,25 @@ def describe(job: ProbeJob) -> Subject:
         multiscale=_multiscale(source),
     )
     return Subject(model, job.data.clip or source.data.clip)
+
+
+def wanted_grids(job: ProbeJob, encoder: VideoEncoder) -> set[Grid]:
+    """The grids that tokens are averaged down to for the probes.
+
+    Raises:
+        BadInput: if the attentive probe's heads do not divide the encoder's width.
+    """
+    grids = set()
+    if job.linear is not None and job.linear.pool is not None:
+        grids.add(job.linear.pool)
+    if job.attentive is not None:
+        if encoder.embed_dim % job.attentive.num_heads:
+            raise BadInput(
+                f"attentive.num_heads: {job.attentive.num_heads} must divide the encoder's width, "
+                f"{encoder.embed_dim}"
+            )
+        grids.add(job.attentive.pool or encoder.grid)
+    return grids
 
 
 def _multiscale(source: PretrainJob | FinetuneJob) -> bool | None:
@@ -164,20 +176,28 @@ def _answers(
 ) -> Iterator[tuple[str, Tensor | None, dict[str, float]]]:
     """(name, probabilities or None if stopped, figures of its own) of each probe."""
     device = context.world.device
-    sets = [part.to(device) for part in (train.pooled, train.label, val.pooled)]
-    weight = probes.class_weights(sets[1], num_classes=num_classes, balanced=job.balanced)
+    label = train.label.to(device)
+    weight = probes.class_weights(label, num_classes=num_classes, balanced=job.balanced)
     if job.knn is not None:
-        yield "knn", probes.knn(*sets, spec=job.knn, weight=weight).cpu(), {}
+        near, others = train.pooled.to(device), val.pooled.to(device)
+        yield "knn", probes.knn(near, label, others, spec=job.knn, weight=weight).cpu(), {}
     if job.linear is not None:
         if context.world.any(context.stop.requested):
             yield "linear", None, {}
-        answer, l2 = probes.linear(*sets, spec=job.linear, weight=weight, seed=job.seed)
+        own, others = (_apart(part, job.linear.pool).to(device) for part in (train, val))
+        answer, l2 = probes.linear(
+            own, label, others, spec=job.linear, weight=weight, seed=job.seed
+        )
         yield "linear", answer.cpu(), {"l2": l2}
     if job.attentive is not None:
-        assert train.tokens is not None
-        assert val.tokens is not None
-        tokens = (train.tokens, train.label, val.tokens)
+        grid = job.attentive.pool or train.grid
+        tokens = train.tokens[grid], train.label, val.tokens[grid]
         yield "attentive", _attend(job, *tokens, weight=weight, context=context), {}
+
+
+def _apart(features: Features, pool: Grid | None) -> Tensor:
+    """(n, D) means, or (n, t*h*w*D) averages side by side."""
+    return features.pooled if pool is None else features.tokens[pool].flatten(1).float()
 
 
 def _attend(

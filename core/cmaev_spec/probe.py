@@ -42,7 +42,13 @@ class KnnSpec(Spec):
 
 
 class LinearSpec(Spec):
-    """Logistic regression on mean-pooled tokens, standardised by the training videos."""
+    """Logistic regression on averages of tokens, standardised by the training videos."""
+
+    pool: tuple[int, int, int] | None = Field(
+        None,
+        description="(t, h, w): average neighbours down to so many tokens and keep these apart, "
+        "in time and place; None: the mean of all",
+    )
 
     l2: tuple[float, ...] = Field(
         (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),

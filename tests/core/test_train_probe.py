@@ -5,15 +5,24 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from runs import events, run
 
+from cmaev.data.index import open_index
 from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
-from cmaev.engine.events import read_metrics
+from cmaev.engine.context import Context
+from cmaev.engine.distributed import World
+from cmaev.engine.events import EventLog, read_metrics
+from cmaev.engine.signals import StopRequest
+from cmaev.models.frames import FrameNormaliser
 from cmaev.probe import describe, frozen_encoder
+from cmaev.tasks.features import extract
+from cmaev_spec.data import ClipSpec
 from cmaev_spec.job import apply_overrides, parse_job
+from cmaev_spec.rundir import RunDir
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -120,17 +129,45 @@ def test_the_control_is_an_encoder_of_the_seed(videos):
 
 
 def test_the_control_runs_and_keeps_fewer_tokens_on_request(videos, tmp_path):
-    changes = ("attentive.pool=[2, 2, 2]", "linear=null")
+    changes = ("attentive.pool=[2, 2, 2]", "linear.pool=[4, 2, 2]", "knn=null")
     code, folder = run(tmp_path / "run", probe_job(videos, None, *changes))
     assert code == 0
     assert set(summary(folder)) == {
         "num_train_videos",
         "num_videos",
-        "knn_top1",
-        "knn_macro_recall",
+        "linear_top1",
+        "linear_macro_recall",
+        "linear_l2",
         "attentive_top1",
         "attentive_macro_recall",
     }
+
+
+def test_features_are_averages_of_the_tokens_of_each_video(videos, pretrained, tmp_path):
+    """Against the encoder called by hand on the views that an evaluation sees."""
+    job = probe_job(videos, pretrained.path)
+    encoder = encoder_of(job)
+    index = open_index(videos / "val.csv")
+    folder = RunDir(tmp_path)
+    world = World(rank=0, size=1, device=torch.device("cpu"))
+    context = Context(folder, world, EventLog(folder), StopRequest())
+    grids = {(4, 4, 4), (2, 1, 2)}
+    clip = ClipSpec(**CLIP)
+    data = job.data.model_copy(update={"batch_size": 4})
+    features = extract(
+        encoder, index, context=context, data=data, clip=clip, grids=grids, stage="encode"
+    )
+    views = EvaluateViews(index, clip=clip, num_clips=1, num_crops=1)
+    video = torch.from_numpy(np.stack([views.sample(row)["video"][0] for row in range(len(index))]))
+    tokens = encoder(FrameNormaliser()(video))
+    assert features.grid == (4, 4, 4)
+    assert features.label.tolist() == index.labels.tolist()
+    torch.testing.assert_close(features.pooled, tokens.mean(dim=1), atol=1e-5, rtol=1e-4)
+    assert features.tokens.keys() == grids
+    near = {"atol": 1e-2, "rtol": 1e-2}
+    torch.testing.assert_close(features.tokens[4, 4, 4].float(), tokens, **near)
+    apart = tokens.reshape(-1, 2, 2, 4, 2, 2, 128).mean(dim=(2, 3, 5)).flatten(1, 2)
+    torch.testing.assert_close(features.tokens[2, 1, 2].float(), apart, **near)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +175,7 @@ def test_the_control_runs_and_keeps_fewer_tokens_on_request(videos, tmp_path):
     [
         (True, ["model.name=cmaev_vit_nano_patch8_32"], "model: leave it out"),
         (True, ["attentive.num_heads=7"], "attentive.num_heads: 7 must divide"),
-        (True, ["attentive.pool=[8, 4, 4]"], "attentive.pool: (8, 4, 4) is more than"),
+        (True, ["attentive.pool=[8, 4, 4]"], "attentive.pool: (8, 4, 4) is more than the encoder"),
         (True, ["data.memory_gib=0.0001"], "data.memory_gib: the features of 16 videos"),
         (True, ["data.labels=[up, down]"], "unknown label"),
         (False, ["model.name=cmaev_vit_giant"], "model: "),

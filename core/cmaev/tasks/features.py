@@ -3,7 +3,8 @@
 Shapes: n videos, B videos of a batch, T frames, N = t*h*w tokens, D width.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -23,18 +24,22 @@ from cmaev_spec.exits import BadInput
 from cmaev_spec.probe import ProbeData
 
 Grid = tuple[int, int, int]
+Part = dict[str | Grid, Tensor]
+"""What is known of some videos: by name, and their tokens by grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
     """What the encoder says of the videos of an index, in its order; on the CPU."""
 
+    grid: Grid
+    """Tokens of the encoder along (t, h, w)."""
     label: Tensor
     """(n,) classes."""
     pooled: Tensor
     """(n, D) fp32, means of the tokens."""
-    tokens: Tensor | None
-    """(n, N, D) fp16, time and place kept; None where nothing asks for them."""
+    tokens: dict[Grid, Tensor]
+    """(n, t*h*w, D) fp16, averages of neighbours, for each grid that was asked for."""
 
 
 @torch.no_grad()
@@ -45,23 +50,23 @@ def extract(
     context: Context,
     data: ProbeData,
     clip: ClipSpec,
-    grid: Grid | None,
+    grids: Collection[Grid],
     stage: str,
 ) -> Features | None:
     """Encodes the central view of every video; None if a stop was requested.
 
     Processes share the videos and exchange what they got after every batch. Tokens are averaged
-    down to `grid`, (t, h, w); None keeps none of them.
+    down to each of `grids`, (t, h, w).
 
     Raises:
         BadInput: naming every video that cannot be read, or if the features take too much memory.
     """
-    _check_memory(encoder, len(index), grid, limit_gib=data.memory_gib)
+    _check_memory(encoder, len(index), grids, limit_gib=data.memory_gib)
     world = context.world
     views = EvaluateViews(index, clip=clip, num_clips=1, num_crops=1)
     loader = every_video_once(views, index, context, batch_size=data.batch_size, loading=data)
-    encode = _encoding(encoder, grid, world.device)
-    parts: list[dict[str, Tensor]] = []
+    encode = _encoding(encoder, grids, world.device)
+    parts: list[Part] = []
     with (
         closing(loader),
         ProgressDisplay(stage, total=len(index), enabled=world.main) as display,
@@ -69,7 +74,7 @@ def extract(
         batches = loader.epoch(0)
         for _ in range(-(-len(index) // (data.batch_size * world.size))):
             batch = next(batches, None)  # none is left for some ranks in the last round
-            mine = {} if batch is None else {**encode(batch["video"]), **_keys(batch)}
+            mine: Part = {} if batch is None else {**encode(batch["video"]), **_keys(batch)}
             parts += [part for part in world.gather(mine) if part]
             done = sum(len(part["index"]) for part in parts)
             display.update(done)
@@ -77,7 +82,7 @@ def extract(
             if world.any(context.stop.requested):
                 return None
     refuse_bad(loader.quarantine, index, context)
-    return _joined(parts)
+    return _joined(parts, grid=encoder.grid)
 
 
 def pool_tokens(tokens: Tensor, *, grid: Grid, to: Grid) -> Tensor:
@@ -90,49 +95,51 @@ def pool_tokens(tokens: Tensor, *, grid: Grid, to: Grid) -> Tensor:
 
 
 def _encoding(
-    encoder: VideoEncoder, grid: Grid | None, device: torch.device
-) -> Callable[[Tensor], dict[str, Tensor]]:
+    encoder: VideoEncoder, grids: Collection[Grid], device: torch.device
+) -> Callable[[Tensor], Part]:
     normalise = FrameNormaliser().to(device)
 
-    def encode(video: Tensor) -> dict[str, Tensor]:
+    def encode(video: Tensor) -> Part:
         frames = video.to(device, non_blocking=True).flatten(0, 1)  # (B, T, H, W, C), one view
         tokens = encoder(normalise(frames))  # (B, N, D)
-        features = {"pooled": tokens.mean(dim=1).cpu()}  # (B, D)
-        if grid is not None:
-            kept = pool_tokens(tokens, grid=encoder.grid, to=grid)  # (B, N', D)
-            features["tokens"] = kept.half().cpu()
-        return features
+        kept = {grid: pool_tokens(tokens, grid=encoder.grid, to=grid) for grid in grids}
+        averages: Part = {
+            grid: part.half().cpu() for grid, part in kept.items()
+        }  # (B, t*h*w, D) each
+        return {"pooled": tokens.mean(dim=1).cpu(), **averages}  # (B, D)
 
     return encode
 
 
-def _keys(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _keys(batch: dict[str, Tensor]) -> Part:
     # Copied: pinned memory is for the way to the device, not to be kept.
     return {name: batch[name].clone() for name in ("index", "label")}
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> Features:
+def _joined(parts: list[Part], *, grid: Grid) -> Features:
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = joined["index"].argsort()
     assert torch.equal(joined["index"][order], torch.arange(len(order))), (
         "a video is not there once"
     )
     return Features(
+        grid=grid,
         label=joined["label"][order],
         pooled=joined["pooled"][order],
-        tokens=joined["tokens"][order] if "tokens" in joined else None,
+        tokens={name: part[order] for name, part in joined.items() if isinstance(name, tuple)},
     )
 
 
 def _check_memory(
-    encoder: VideoEncoder, videos: int, grid: Grid | None, *, limit_gib: float
+    encoder: VideoEncoder, videos: int, grids: Collection[Grid], *, limit_gib: float
 ) -> None:
-    if grid is not None and any(n > own for n, own in zip(grid, encoder.grid, strict=True)):
-        raise BadInput(
-            f"attentive.pool: {grid} is more than the encoder's tokens along (t, h, w), "
-            f"{encoder.grid}"
-        )
-    tokens = 0 if grid is None else grid[0] * grid[1] * grid[2]
+    for grid in grids:
+        if any(wanted > own for wanted, own in zip(grid, encoder.grid, strict=True)):
+            raise BadInput(
+                f"linear.pool, attentive.pool: {grid} is more than the encoder's tokens along "
+                f"(t, h, w), {encoder.grid}"
+            )
+    tokens = sum(math.prod(grid) for grid in grids)
     # Twice, since the batches are there until they are joined.
     gib = 2 * videos * encoder.embed_dim * (4 + 2 * tokens) / 2**30
     if gib > limit_gib:
