@@ -78,7 +78,10 @@ def read_frame_list(
         return FrameList(SEGMENT, notes)
     by_start = sum(map(_fit_start_total, probes))
     by_label = sum(map(_fit_total_label, probes))
-    if by_start == by_label:
+    # `1 total` with too large a total looks like one frame and a label; a list of labels has whole
+    # folders too.
+    sure = by_start > by_label or 2 in map(_fit_total_label, probes)
+    if by_start == by_label or not sure:
         probe = probes[0]
         raise DataError(
             f"{source}:{probe.line}: {probe.path} holds {probe.names.size} frames from "

@@ -97,6 +97,8 @@ def test_parts_of_folders_and_videos_in_one_list(frames: Path) -> None:
 def test_numbers_that_fit_no_folder_ask_for_a_header(frames: Path) -> None:
     with pytest.raises(DataError, match=r"index.txt:1: .*12 frames from 1 on; 40 50 .*header"):
         open_index(write(frames, "a 40 50\n"))
+    with pytest.raises(DataError, match=r"12 frames from 1 on; 1 13 .*header"):
+        open_index(write(frames, "a 1 13\n"))  # a frame too many, not one frame of label 13
     (frames / "empty").mkdir()
     with pytest.raises(DataError, match=r"index.txt:1: .*without numbered pictures"):
         open_index(write(frames, "empty 1 5\n"))
