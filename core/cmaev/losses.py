@@ -5,12 +5,15 @@ D width.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+PIXEL_EPS: Final = 1e-6
+"""Added to the standard deviation of a tubelet's pixels, on a scale of 0 to 1."""
 
 
 def tubelets(video: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
@@ -31,14 +34,15 @@ def tubelets(video: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
     return x.reshape(B, t * h * w, tubelet_size * patch_size * patch_size, C)  # (B, N, P, C)
 
 
-def normalise_tubelets(pixels: Tensor, *, eps: float = 1e-6) -> Tensor:
+def normalise_tubelets(pixels: Tensor, *, eps: float | Tensor = PIXEL_EPS) -> Tensor:
     """Standardises each tubelet and channel over its pixels (method.md 1.3).
 
     The standard deviation is the unbiased one, and `eps` is added to it, not to the variance.
 
     Args:
         pixels: (B, N, P, C).
-        eps: keeps flat tubelets finite.
+        eps: keeps flat tubelets finite; one for all channels, or (C,). Pixels that were divided by
+            `s` are standardised to the same values with `eps / s`.
 
     Returns:
         (B, N, P, C).
@@ -49,23 +53,29 @@ def normalise_tubelets(pixels: Tensor, *, eps: float = 1e-6) -> Tensor:
 
 
 def pixel_targets(
-    video: Tensor, *, tubelet_size: int, patch_size: int, normalise: bool = True
+    video: Tensor,
+    *,
+    tubelet_size: int,
+    patch_size: int,
+    decoded: Tensor | None = None,
+    eps: float | Tensor = PIXEL_EPS,
 ) -> Tensor:
-    """What the decoder should predict: the pixels of every tubelet, channel fastest.
+    """What the decoder should predict: the standardised pixels of tubelets, channel fastest.
 
     Args:
-        video: (B, C, T, H, W) with values in [0, 1].
+        video: (B, C, T, H, W) with values in [0, 1], or divided by something and `eps` as well.
         tubelet_size: frames of a tubelet.
         patch_size: height and width of a tubelet.
-        normalise: standardise per tubelet and channel.
+        decoded: (B, M) the tubelets that are asked for, at the cost of those; None for all.
+        eps: see `normalise_tubelets`.
 
     Returns:
-        (B, N, P*C), fp32.
+        (B, N, P*C), or (B, M, P*C), fp32.
     """
-    pixels = tubelets(video.float(), tubelet_size=tubelet_size, patch_size=patch_size)
-    if normalise:
-        pixels = normalise_tubelets(pixels)
-    return pixels.flatten(2)  # (B, N, P*C)
+    pixels = tubelets(video, tubelet_size=tubelet_size, patch_size=patch_size)  # (B, N, P, C)
+    if decoded is not None:
+        pixels = pixels.take_along_dim(decoded[:, :, None, None], dim=1)  # (B, M, P, C)
+    return normalise_tubelets(pixels.float(), eps=eps).flatten(2)  # (B, M, P*C)
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -132,6 +142,16 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+@torch.no_grad()
+def feature_std(feature: Tensor) -> Tensor:
+    """Mean over channels of the standard deviation of unit-length features (B, D), a () tensor.
+
+    Near 1 / sqrt(D) where clips differ, near 0 where all features are the same: collapse.
+    """
+    unit = F.normalize(feature.float(), dim=-1)  # (B, D)
+    return unit.std(dim=0, correction=0).mean()
 
 
 def gather_keys(key: Tensor) -> Tensor:

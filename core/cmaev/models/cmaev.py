@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from cmaev.losses import (
+    PIXEL_EPS,
     Contrast,
+    feature_std,
     info_nce,
     mean_contrast,
     pixel_targets,
@@ -24,7 +26,7 @@ from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_,
 from cmaev.models.encoder import VideoEncoder
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
-from cmaev.models.tokens import gather_tokens, random_subset, split_mask
+from cmaev.models.tokens import random_subset, split_mask
 from cmaev.models.tubelet import sincos_table
 
 ContrastScale = Literal["two_tau", "one"]
@@ -63,6 +65,7 @@ class CMAEV(nn.Module):
     decoder_pos_embed: Tensor
     mean: Tensor
     std: Tensor
+    pixel_eps: Tensor
 
     def __init__(
         self,
@@ -134,6 +137,9 @@ class CMAEV(nn.Module):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             statistic = torch.tensor(values).reshape(1, 3, 1, 1, 1)  # (1, C, 1, 1, 1)
             self.register_buffer(name, statistic, persistent=False)
+        # Dividing by `std` before standardising cancels out, but for the epsilon beside it.
+        pixel_eps = PIXEL_EPS / torch.tensor(IMAGENET_STD)  # (C,)
+        self.register_buffer("pixel_eps", pixel_eps, persistent=False)
 
     def _build_pixel_decoder(self, dim: int, *, depth: int, num_heads: int) -> None:
         encoder = self.encoder
@@ -196,15 +202,17 @@ class CMAEV(nn.Module):
         """
         self._check_batch(online, target, mask)
         visible, hidden = split_mask(mask, num_visible)  # (B, V), (B, M)
+        # The target comes first, before the online branch fills the memory for its backward pass.
+        y_t = self.target_feature(target) if self.contrastive else None  # (B, D)
         z_s = self.encoder(online, visible)  # (B, V, D)
 
         loss_r = self.reconstruction(z_s, online, visible, hidden)
-        if not self.contrastive:
+        if y_t is None:
             loss = self.reconstruction_weight * loss_r
             return {"loss": loss, "loss_reconstruction": loss_r.detach()}
 
         y_s = self.online_feature(z_s, visible, hidden)  # (B, D)
-        contrast = self.contrast(y_s, self.target_feature(target))
+        contrast = self.contrast(y_s, y_t)
         if self.symmetric:
             swapped = self.online_feature(self.encoder(target, visible), visible, hidden)  # (B, D)
             contrast = mean_contrast(contrast, self.contrast(swapped, self.target_feature(online)))
@@ -251,8 +259,7 @@ class CMAEV(nn.Module):
         """
         decoded = random_subset(hidden, self.decoder_keep_ratio)  # (B, M)
         prediction = self.decode(z, visible, decoded)  # (B, M, P*C)
-        pixels = gather_tokens(self.pixel_targets(video), decoded)  # (B, M, P*C)
-        return reconstruction_loss(prediction, pixels)
+        return reconstruction_loss(prediction, self.pixel_targets(video, decoded))
 
     def decode(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Predicts the pixels of hidden tubelets: (B, V, D), (B, V), (B, M) -> (B, M, P*C)."""
@@ -261,12 +268,22 @@ class CMAEV(nn.Module):
         return self.decoder(x, num_hidden=hidden.shape[1])  # (B, M, P*C)
 
     @torch.no_grad()
-    def pixel_targets(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W), normalised -> (B, N, P*C), standardised pixels of [0, 1] values."""
+    def pixel_targets(self, video: Tensor, decoded: Tensor) -> Tensor:
+        """What the decoder should predict: standardised pixels, those of decoded tubelets only.
+
+        Args:
+            video: (B, C, T, H, W), normalised; standardising takes that back by itself.
+            decoded: (B, M) indices.
+
+        Returns:
+            (B, M, P*C) fp32, channel fastest.
+        """
         return pixel_targets(
-            video * self.std + self.mean,
+            video,
             tubelet_size=self.encoder.tubelet_size,
             patch_size=self.encoder.patch_size,
+            decoded=decoded,
+            eps=self.pixel_eps,
         )
 
     def online_feature(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
@@ -312,16 +329,6 @@ class CMAEV(nn.Module):
             *self.target_projector.parameters(),
         ]
         torch._foreach_lerp_(target, online, 1.0 - momentum)
-
-
-@torch.no_grad()
-def feature_std(feature: Tensor) -> Tensor:
-    """Mean over channels of the standard deviation of unit-length features (B, D), a () tensor.
-
-    Near 1 / sqrt(D) where clips differ, near 0 where all features are the same: collapse.
-    """
-    unit = nn.functional.normalize(feature.float(), dim=-1)  # (B, D)
-    return unit.std(dim=0, correction=0).mean()
 
 
 def _check_ranges(

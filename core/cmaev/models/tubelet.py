@@ -12,7 +12,10 @@ from cmaev.models.tokens import gather_tokens
 
 
 class TubeletEmbed(nn.Module):
-    """One linear map per tubelet, kept as a Conv3d whose kernel equals its stride."""
+    """One linear map per tubelet, kept as a Conv3d whose kernel equals its stride.
+
+    It is computed as one matrix product, for which every device has its fastest kernel.
+    """
 
     def __init__(
         self, *, tubelet_size: int, patch_size: int, embed_dim: int, in_chans: int = 3
@@ -33,10 +36,9 @@ class TubeletEmbed(nn.Module):
         Returns:
             (B, N, D), or (B, V, D).
         """
-        if visible is None:
-            return self.proj(video).flatten(2).transpose(1, 2)  # (B, N, D)
         x = self._tubelets(video)  # (B, N, C*P)
-        x = gather_tokens(x, visible)  # (B, V, C*P)
+        if visible is not None:
+            x = gather_tokens(x, visible)  # (B, V, C*P)
         return F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, V, D)
 
     def _tubelets(self, video: Tensor) -> Tensor:
