@@ -1,8 +1,8 @@
 """What a job runs on."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cmaev_spec.base import Spec
 
@@ -24,10 +24,20 @@ class ResourceSpec(Spec):
 
 
 class RunControlSpec(Spec):
-    """How a run logs and saves; nothing here changes its result."""
+    """How a run computes, logs and saves; nothing here changes its result beyond rounding."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on CUDA, fp32 on the CPU"
+    )
+    compile: Literal["none", "blocks", "step"] = Field(
+        "none",
+        description="blocks: compiled kernels, ready in seconds; step: one graph, ready in minutes",
+    )
+    cuda_graphs: bool = Field(
+        False, description="compile: step on CUDA only: launch its kernels by one call"
+    )
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math"] = Field(
+        "auto", description="the implementation of attention; auto: PyTorch's choice"
     )
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept")
@@ -35,3 +45,12 @@ class RunControlSpec(Spec):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="where curves go besides metrics.jsonl; each needs its package"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cuda_graphs and self.compile != "step":
+            raise ValueError(
+                f"cuda_graphs replays a compiled step, but compile is {self.compile}; "
+                "set compile to step, or leave cuda_graphs out"
+            )
+        return self

@@ -21,6 +21,7 @@ from cmaev_spec.job import (
     parse_job,
     referenced_run,
 )
+from cmaev_spec.resources import RunControlSpec
 
 PROBE = {
     "kind": "probe",
@@ -198,6 +199,12 @@ def test_a_file_that_is_no_spec(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read .*none\.yaml: No such file"):
         load_job(tmp_path / "none.yaml")
+
+
+def test_graphs_without_a_compiled_step_are_refused() -> None:
+    with pytest.raises(ValidationError, match="set compile to step, or leave cuda_graphs out"):
+        RunControlSpec(compile="blocks", cuda_graphs=True)
+    assert RunControlSpec(compile="step", cuda_graphs=True).cuda_graphs
 
 
 def test_the_run_that_a_job_starts_from(data: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class World:
         """Whether any process raised its flag; all processes get the same answer."""
         if self.size == 1:
             return flag
-        value = torch.tensor(int(flag), device=self.device)
+        value = torch.tensor(int(flag))  # on the host, which would have to wait for the device
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
 
@@ -91,7 +91,7 @@ def join(device: str) -> World:
     if use_cuda:
         torch.cuda.set_device(where)
     if size > 1:
-        backend = "nccl" if use_cuda else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     return World(rank=rank, size=size, device=where)
 

@@ -11,18 +11,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.bad_videos import BadVideoReport
+from cmaev.engine.compilation import attention_backend, begin_step, compile_training
 from cmaev.engine.distributed import World, no_sync
 from cmaev.engine.events import EventLog, MetricLog
+from cmaev.engine.feed import DeviceFeed
 from cmaev.engine.optim import build_optimizer, set_lr
 from cmaev.engine.precision import autocast, resolve
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.signals import StopRequest
-from cmaev.tasks.base import Batch, Task, to_device
+from cmaev.tasks.base import Batch, Task
 from cmaev_spec.optim import OptimSpec
 from cmaev_spec.resources import RunControlSpec
 from cmaev_spec.rundir import RunDir
@@ -51,7 +53,8 @@ class Window:
         """Adds the losses of one micro-batch."""
         for name, value in values.items():
             value = value.detach().float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            # A copy, since replayed graphs write over what they returned.
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.count += 1
 
     def restore(self, sums: Sequence[dict[str, Tensor]], count: int, world: World) -> None:
@@ -101,14 +104,28 @@ class Trainer:
         self.run, self.spec_hash = run, spec_hash
         self.world, self.events, self.stop = world, events, stop
         task.module.to(world.device)
-        self.module = world.wrap(task.module)
+        self.module = world.wrap(self._compiled())
         self.optimizer = build_optimizer(task.module, optim, layer_scale=task.layer_scale)
         self.dtype = resolve(control.precision, world.device)
         self.metrics = MetricLog(run.metrics, enabled=world.main)
+        self.feed = DeviceFeed(world.device)
         self.window = Window()
         self.bad_videos = BadVideoReport(loader.quarantine, world=world, events=events)
         self.step = 0
         self._clock, self._clock_step, self._waited = time.monotonic(), 0, 0.0
+
+    def _compiled(self) -> nn.Module:
+        """What runs on the device, as `run.compile` has it."""
+        control = self.control
+        inputs = self.task.inputs.to(self.world.device)
+        if control.compile != "none":
+            inputs.compile(dynamic=False)
+        return compile_training(
+            self.task.module,
+            control.compile,
+            cuda_graphs=control.cuda_graphs,
+            whole=self.world.size == 1,
+        )
 
     def fit(self) -> Literal["finished", "stopped"]:
         """Trains from the newest checkpoint, or from the start, to the last step."""
@@ -121,9 +138,12 @@ class Trainer:
         )
         self._clock, self._clock_step = time.monotonic(), self.step
         self.module.train()
-        with ProgressDisplay(
-            self.task.name, total=self.total_steps, enabled=self.world.main
-        ) as display:
+        with (
+            ProgressDisplay(
+                self.task.name, total=self.total_steps, enabled=self.world.main
+            ) as display,
+            attention_backend(self.control.attention, self.world.device),
+        ):
             while self.step < self.total_steps:
                 if self._train_epoch(display) == "stopped":
                     return "stopped"
@@ -145,6 +165,7 @@ class Trainer:
         return "finished"
 
     def _train_step(self, batches: Iterator[Batch]) -> None:
+        begin_step(cuda_graphs=self.control.cuda_graphs)
         set_lr(self.optimizer, self.optim.lr_at(self.step, steps_per_epoch=self.steps_per_epoch))
         for micro in range(self.optim.accumulate):
             batch = self._next(batches)
@@ -161,9 +182,9 @@ class Trainer:
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         start = time.monotonic()
-        batch = to_device(next(batches), self.world.device)
+        batch = next(batches)
         self._waited += time.monotonic() - start
-        return batch
+        return self.feed(batch)
 
     def _log(self, display: ProgressDisplay) -> None:
         means = self.window.take(self.world)

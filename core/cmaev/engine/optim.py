@@ -5,28 +5,53 @@ Every group carries `lr_scale`; the loop sets `lr = schedule * lr_scale`.
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from cmaev.models.encoder import VideoEncoder
-from cmaev_spec.optim import OptimSpec
+
+if TYPE_CHECKING:
+    from cmaev_spec.optim import OptimSpec
 
 
 def build_optimizer(
-    module: nn.Module, spec: OptimSpec, *, layer_scale: Callable[[str], float] | None = None
+    module: nn.Module, spec: "OptimSpec", *, layer_scale: Callable[[str], float] | None = None
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of `module`.
+    """AdamW as a job asks for it; see `adamw`."""
+    return adamw(
+        module,
+        weight_decay=spec.weight_decay,
+        betas=spec.betas,
+        eps=spec.eps,
+        layer_scale=layer_scale,
+    )
+
+
+def adamw(
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    layer_scale: Callable[[str], float] | None = None,
+    capturable: bool = False,
+) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters of `module`, at a rate of 0 until `set_lr`.
 
     Args:
         module: the model.
-        spec: betas, epsilon, weight decay.
+        weight_decay: of matrices and kernels.
+        betas: decay of the two moments.
+        eps: added to the root of the second.
         layer_scale: factor on the learning rate of a parameter, by its name; None is 1 for all.
+        capturable: count steps on the device, so that a CUDA graph can hold the optimiser.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            decay = spec.weight_decay if has_decay(name, parameter) else 0.0
+            decay = weight_decay if has_decay(name, parameter) else 0.0
             groups[decay, layer_scale(name) if layer_scale else 1.0].append(parameter)
     return torch.optim.AdamW(
         [
@@ -34,9 +59,10 @@ def build_optimizer(
             for (decay, scale), parameters in groups.items()
         ],
         lr=0.0,
-        betas=spec.betas,
-        eps=spec.eps,
+        betas=betas,
+        eps=eps,
         fused=True,
+        capturable=capturable,
     )
 
 

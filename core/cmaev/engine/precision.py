@@ -1,6 +1,6 @@
 """Numeric precision of a run."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -13,6 +13,10 @@ def resolve(precision: Literal["auto", "fp32", "bf16"], device: torch.device) ->
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
-    """Autocast to `dtype`; a no-op for fp32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+def autocast(
+    dtype: torch.dtype, device: torch.device, *, cache: bool = True
+) -> AbstractContextManager[None]:
+    """Autocast to `dtype`; a no-op for fp32. A captured CUDA graph cannot use the `cache`."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype, cache_enabled=cache)

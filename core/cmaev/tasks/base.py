@@ -21,6 +21,11 @@ class Task(Protocol):
         """What is trained, saved and wrapped for several processes."""
         ...
 
+    @property
+    def inputs(self) -> nn.Module:
+        """What batches pass on the device before `module`."""
+        ...
+
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The losses of one micro-batch on the device; `module` is `self.module`, maybe wrapped.
 

@@ -35,7 +35,7 @@ class FinetuneTask:
         augment: AugmentSpec,
     ) -> None:
         self.module: VideoClassifier = module
-        self.normalise = FrameNormaliser()
+        self.inputs = FrameNormaliser()
         self.label_smoothing = label_smoothing
         self.augment = augment
         self._scale = layer_decay_scale(layer_decay, module.encoder)
@@ -70,7 +70,7 @@ class FinetuneTask:
             video = rand_augment(video, batch["rand_augment"].flatten(0, 1))
         if "flip" in batch:
             video = flip_clips(video, batch["flip"].flatten())
-        video = self.normalise.to(video.device)(video)  # (B*R, C, T, H, W)
+        video = self.inputs(video)  # (B*R, C, T, H, W)
         if "erase" in batch:
             video = erase(video, batch["erase"].flatten(0, 1))
         return video

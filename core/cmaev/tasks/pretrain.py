@@ -2,11 +2,9 @@
 
 from torch import Tensor, nn
 
-from cmaev.data.color import augment_color
-from cmaev.data.device import flip_clips
+from cmaev.data.device_views import DeviceViews
 from cmaev.masking import num_visible
 from cmaev.models.cmaev import CMAEV
-from cmaev.models.frames import FrameNormaliser
 from cmaev.tasks.base import Batch
 from cmaev_spec.model import ObjectiveSpec
 
@@ -14,27 +12,20 @@ from cmaev_spec.model import ObjectiveSpec
 class PretrainTask:
     """Batches hold `online` and `target` (B, T, H, W, C) uint8 and `mask` (B, N), True = hidden.
 
-    Where they hold `flip` (B,) and `color` (B, 10), both views are mirrored and the target's
-    colours are changed here, on the device.
+    `DeviceViews` does, on the device, what the samples drew.
     """
 
     name = "pretrain"
 
     def __init__(self, module: CMAEV, *, objective: ObjectiveSpec) -> None:
         self.module: CMAEV = module
-        self.normalise = FrameNormaliser()
+        self.inputs = DeviceViews()
         self.objective = objective
         self.num_visible = num_visible(module.encoder.grid, objective.mask_ratio)
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Losses of one micro-batch."""
-        normalise = self.normalise.to(batch["online"].device)
-        online, target = batch["online"], batch["target"]  # each (B, T, H, W, C)
-        if "flip" in batch:
-            online, target = (flip_clips(view, batch["flip"]) for view in (online, target))
-        if "color" in batch:
-            target = augment_color(target, batch["color"])
-        online, target = normalise(online), normalise(target)  # each (B, C, T, H, W)
+        online, target = self.inputs(batch)  # each (B, C, T, H, W)
         losses: dict[str, Tensor] = module(online, target, batch["mask"], self.num_visible)
         return losses
 

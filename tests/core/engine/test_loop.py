@@ -26,6 +26,7 @@ class NoisyTask:
 
     def __init__(self):
         torch.manual_seed(0)
+        self.inputs = nn.Identity()
         self.module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 
     def step(self, module, batch):
@@ -183,3 +184,18 @@ def test_damaged_checkpoints_make_room_on_resume(tmp_path):
     assert status == "finished"
     assert newest_checkpoint(run).name == "step-00000015"
     assert len(run.complete_checkpoints()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_a_compiled_run_is_the_plain_one(tmp_path):
+    """With graphs asked for, which a CPU does not have: the calls around them do no harm."""
+    _, plain = train(tmp_path / "plain", task=ExactTask())
+    _, compiled = train(
+        tmp_path / "compiled", task=ExactTask(), compile="step", cuda_graphs=True, attention="math"
+    )
+    weights, losses = result(plain)
+    other_weights, other_losses = result(compiled)
+    assert [row[3] for row in losses] == pytest.approx([row[3] for row in other_losses], rel=1e-5)
+    for name in weights:
+        torch.testing.assert_close(weights[name], other_weights[name], rtol=1e-4, atol=1e-6)
