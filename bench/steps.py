@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cmaev.engine.precision import autocast
 from cmaev.masking import num_visible, tube_mask
 from cmaev.models import CMAEV, create_pretraining_model
 from cmaev.models.architectures import ViT, architecture
@@ -43,10 +43,10 @@ def our_step(
 ) -> Work:
     """Forward, backward and the update of the target; the optimiser is left out."""
     visible = num_visible(model.encoder.grid, MASK_RATIO)
-    device = views[0].device.type
+    device = views[0].device
 
     def step() -> None:
-        with nullcontext() if dtype == torch.float32 else torch.autocast(device, dtype=dtype):
+        with autocast(dtype, device):
             loss: Tensor = model(*views, mask, visible)["loss"]
         loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
@@ -98,12 +98,17 @@ def gmac_per_clip(name: str, **model_arguments: Any) -> float:
         model = create_pretraining_model(name, **model_arguments)
     model = model.to(meta)  # position tables are computed on the host
     step = our_step(model, clips(name, batch, device=meta), tubes(model, batch).to(meta))
+    return count_flops(step) / 2 / batch / 1e9
+
+
+def count_flops(step: Work) -> float:
+    """FLOPs of matrix products and convolutions, two for each multiply-add."""
     # Fused attention is not counted on every device; the plain form has the same products.
     rules = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     counter = FlopCounterMode(display=False, custom_mapping=rules)
     with counter, sdpa_kernel(SDPBackend.MATH):
         step()
-    return float(counter.get_total_flops()) / 2 / batch / 1e9
+    return float(counter.get_total_flops())
 
 
 def _convolution_backward_flops(

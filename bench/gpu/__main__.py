@@ -1,0 +1,63 @@
+"""`PYTHONPATH=core python -m bench.gpu [--parts ceilings,pretrain] [--device cpu --quick]`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from bench.gpu.card import attention, ceilings
+from bench.gpu.exactness import exactness
+from bench.gpu.finetuning import finetuning
+from bench.gpu.harness import Bench
+from bench.gpu.inputs import input_path
+from bench.gpu.pretraining import batches, forms, levers, sizes
+from bench.gpu.profiling import profiling
+from bench.gpu.results import Report, header
+from bench.gpu.runtime import onnx_runtime
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "ceilings": ceilings,
+    "pretrain": forms,
+    "exact": exactness,
+    "input": input_path,
+    "sizes": sizes,
+    "batches": batches,
+    "attention": attention,
+    "finetune": finetuning,
+    "onnx": onnx_runtime,
+    "levers": levers,
+    "profile": profiling,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the parts; 1 if a case failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of: %(default)s")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--quick", action="store_true", help="in small: smallest models, no figures"
+    )
+    parser.add_argument("--minutes", type=float, default=8.5, help="no case starts after this")
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    arguments = parser.parse_args(argv)
+    chosen = arguments.parts.split(",")
+    if unknown := [part for part in chosen if part not in PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    device = torch.device(arguments.device)
+    if device.type == "cpu" and not arguments.quick:
+        parser.error("a CPU would take hours; add --quick")
+    report = Report(arguments.out, header(device, argv, quick=arguments.quick))
+    bench = Bench(device, arguments.quick, report, time.monotonic() + 60 * arguments.minutes)
+    try:
+        for part in chosen:
+            PARTS[part](bench)
+    finally:
+        print(report.write_tables(), flush=True)
+    return int(any(row.status == "failed" for row in report.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""Running cases one by one: what fails is written down, and the next one starts on a clean card."""
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from bench.gpu.results import Figure, Report, Row, complain
+
+from cmaev.engine.compilation import Compile
+
+Figures = Mapping[str, Figure]
+
+
+class CannotMeasureError(Exception):
+    """Why a case cannot be measured here."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part works with."""
+
+    device: torch.device
+    quick: bool
+    report: Report
+    deadline: float
+    """On the clock of `time.monotonic`; no case starts after it."""
+
+    @property
+    def cuda(self) -> bool:
+        """Whether this is a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products in training: bf16, but fp32 on a CPU."""
+        return torch.bfloat16 if self.cuda else torch.float32
+
+    @property
+    def backend(self) -> str:
+        """Compiler; in small, its front end alone, which finds graph breaks."""
+        return "eager" if self.quick else "inductor"
+
+    def size(self, full: int, *, small: int) -> int:
+        """A number, or the one that stands in for it in small."""
+        return small if self.quick else full
+
+    def model(self, size: str, *, family: str = "vit") -> str:
+        """A registered name; in small always that of the smallest."""
+        if self.quick:
+            return f"cmaev_{family}_nano_patch8_32"
+        return f"cmaev_{family}_{size}_patch16_224"
+
+    @property
+    def how(self) -> Compile:
+        """How a step is compiled where it is not the compiling that is compared."""
+        return "none" if self.quick else "blocks"
+
+    def need_cuda(self) -> None:
+        """Skips what a CPU does not have."""
+        if not self.cuda:
+            raise CannotMeasureError("needs CUDA")
+
+    def case(self, part: str, name: str, work: Callable[[], Figures]) -> Figures | None:
+        """Measures and writes down; None if there is nothing to go on with."""
+        self._clean()
+        start = time.monotonic()
+        status, figures, reason = "ok", {}, ""
+        if start > self.deadline:
+            status, reason = "skipped", "no time left; choose it by --parts in a run of its own"
+        else:
+            try:
+                figures = dict(work())
+            except CannotMeasureError as error:
+                status, reason = "skipped", str(error)
+            except ImportError as error:
+                status, reason = "skipped", f"{type(error).__name__}: {error}"
+            except torch.cuda.OutOfMemoryError:
+                status, reason = "skipped", "out of memory"
+            except Exception as error:
+                complain(traceback.format_exc())
+                status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+        self.report.add(Row(part, name, status, time.monotonic() - start, figures, reason))
+        return figures if status == "ok" else None
+
+    def _clean(self) -> None:
+        torch.compiler.reset()
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)

@@ -1,0 +1,153 @@
+"""The measuring of GPUs, in small on a CPU: it runs bare, and says what it left out."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# What a bare machine may lack, and what would load it.
+MISSING = ("pydantic", "av", "decord", "typer", "rich", "fsspec", "matplotlib")
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+
+
+def find_what_is_there(name, path=None, target=None):
+    return None if name.split(".")[0] in {missing!r} else find(name, path, target)
+
+
+PathFinder.find_spec = find_what_is_there
+from bench.gpu.__main__ import main
+
+code = main(sys.argv[1:])
+loaded = [name for name in sys.modules if name.split(".")[0] in {missing!r}]
+assert not loaded, loaded
+sys.exit(code)
+"""
+HEADER = {
+    "kind": str,
+    "hardware": str,
+    "command": str,
+    "date": str,
+    "python": str,
+    "versions": dict,
+}
+ROW = {
+    "kind": str,
+    "part": str,
+    "case": str,
+    "status": str,
+    "seconds": float,
+    "figures": dict,
+    "reason": str,
+}
+
+
+def measure(
+    out: Path, *, parts: str, missing: tuple[str, ...] = MISSING, **options: str
+) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """Runs the command from a source checkout, without what `missing` names."""
+    command = [sys.executable, "-c", BARE.format(missing=missing), "--device", "cpu", "--quick"]
+    command += ["--out", str(out), "--parts", parts]
+    command += [word for name, value in options.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'core'}"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+    )
+    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return done, [json.loads(line) for line in lines]
+
+
+def check(rows: list[dict[str, Any]]) -> None:
+    """Every line has the shape that readers of the results rely on."""
+    header, *cases = rows
+    for name, kind in HEADER.items():
+        assert isinstance(header[name], kind), name
+    assert header["kind"] == "header"
+    assert {"torch", "timm", "numpy"} <= set(header["versions"])
+    assert cases
+    for row in cases:
+        assert {name: type(value) for name, value in row.items()} == ROW, row
+        assert row["kind"] == "row"
+        assert row["status"] in ("ok", "skipped"), row
+        assert bool(row["figures"]) == (row["status"] == "ok"), row
+        assert bool(row["reason"]) == (row["status"] == "skipped"), row
+        for value in row["figures"].values():
+            assert isinstance(value, int | float | str)
+
+
+def test_it_runs_bare_and_writes_each_case(tmp_path: Path) -> None:
+    missing = (*MISSING, "transformers", "onnx", "onnxruntime")
+    done, rows = measure(tmp_path, parts="ceilings,exact,onnx", missing=missing)
+    assert done.returncode == 0, done.stderr
+    check(rows)
+    cases = {row["case"]: row for row in rows[1:]}
+    assert cases["crops against Pillow"]["figures"]["levels"] <= 1
+    for case in ("blocks compiled against eager, fp32", "hybrid, sparse against dense, fp32"):
+        assert cases[case]["figures"]["loss difference"] < 1e-5, case
+        assert cases[case]["figures"]["gradient difference"] < 1e-5, case
+    skipped = [row for row in rows[1:] if row["part"] == "onnx"]
+    assert {row["reason"] for row in skipped} == {
+        "ModuleNotFoundError: No module named 'onnxruntime'"
+    }
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert all(row["case"] in table for row in rows[1:])
+
+
+@pytest.mark.slow
+def test_every_part_runs_in_small(tmp_path: Path) -> None:
+    from bench.gpu.__main__ import PARTS
+
+    done, rows = measure(tmp_path, parts=",".join(PARTS))
+    assert done.returncode == 0, done.stderr
+    check(rows)
+    assert {row["part"] for row in rows[1:]} == set(PARTS)
+    for row in rows[1:]:
+        expected = ("needs CUDA", "in small")
+        assert row["status"] == "ok" or row["reason"].startswith(expected), row
+    losses = {
+        row["figures"]["loss"]
+        for row in rows[1:]
+        if row["part"] == "pretrain" and "loss" in row["figures"]
+    }
+    assert max(losses) - min(losses) < 1e-4, "every form of the step trains alike"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A harness on a CPU, with a minute left."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    import torch
+    from bench.gpu.harness import Bench
+    from bench.gpu.results import Report
+
+    report = Report(tmp_path, {"hardware": "none"})
+    return Bench(torch.device("cpu"), True, report, time.monotonic() + 60)
+
+
+def test_what_fails_is_told_and_the_next_case_runs(bench: Any) -> None:
+    def need_more() -> dict[str, float]:
+        bench.need_cuda()
+        return {"x": 1.0}
+
+    assert bench.case("part", "breaks", lambda: {"x": 1 / 0}) is None
+    assert bench.case("part", "needs more", need_more) is None
+    assert bench.case("part", "works", lambda: {"x": 1.5}) == {"x": 1.5}
+    assert [row.status for row in bench.report.rows] == ["failed", "skipped", "ok"]
+    assert bench.report.rows[0].reason == "ZeroDivisionError: division by zero"
+    assert "| works | 1.5 |  |" in bench.report.write_tables()
+
+
+def test_no_case_starts_when_the_time_is_over(bench: Any) -> None:
+    late = dataclasses.replace(bench, deadline=time.monotonic() - 1)
+    assert late.case("part", "late", lambda: {"x": 1.0}) is None
+    assert late.report.rows[0].reason.startswith("no time left")
