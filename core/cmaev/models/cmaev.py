@@ -5,8 +5,6 @@ decoder, P pixels of a tubelet. Masks are (B, N) bool, True = hidden.
 """
 
 import copy
-import math
-import warnings
 from typing import Literal, Self, get_args
 
 import torch
@@ -26,6 +24,7 @@ from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_,
 from cmaev.models.encoder import VideoEncoder
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
+from cmaev.models.settings import check_choice, check_ranges, warn_of_idle
 from cmaev.models.tokens import random_subset, split_mask
 from cmaev.models.tubelet import sincos_table
 
@@ -87,18 +86,18 @@ class CMAEV(nn.Module):
         feature_decoder_depth: int = 2,
     ) -> None:
         super().__init__()
-        _check_ranges(
+        check_ranges(
             reconstruction_weight=reconstruction_weight,
             contrast_weight=contrast_weight,
             temperature=temperature,
             decoder_keep_ratio=decoder_keep_ratio,
             target_keep_ratio=target_keep_ratio,
         )
-        _check_choice("contrast_scale", contrast_scale, get_args(ContrastScale))
-        _check_choice("online_feature", online_feature, get_args(OnlineFeature))
+        check_choice("contrast_scale", contrast_scale, get_args(ContrastScale))
+        check_choice("online_feature", online_feature, get_args(OnlineFeature))
         if decoder_depth < 1:
             raise ValueError(f"decoder_depth ({decoder_depth}) must be at least 1")
-        _warn_of_idle(
+        warn_of_idle(
             contrast_weight == 0,
             "contrast_weight",
             symmetric=symmetric,
@@ -107,7 +106,7 @@ class CMAEV(nn.Module):
             contrast_scale=contrast_scale != "two_tau",
             target_final_norm=not target_final_norm,
         )
-        _warn_of_idle(
+        warn_of_idle(
             reconstruction_weight == 0,
             "reconstruction_weight",
             decoder_keep_ratio=decoder_keep_ratio != 1,
@@ -329,41 +328,3 @@ class CMAEV(nn.Module):
             *self.target_projector.parameters(),
         ]
         torch._foreach_lerp_(target, online, 1.0 - momentum)
-
-
-def _check_ranges(
-    *,
-    reconstruction_weight: float,
-    contrast_weight: float,
-    temperature: float,
-    decoder_keep_ratio: float,
-    target_keep_ratio: float,
-) -> None:
-    weights = reconstruction_weight, contrast_weight
-    if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
-        raise ValueError(
-            "reconstruction_weight and contrast_weight must not be negative or infinite, nor "
-            "both be 0; got "
-            f"{reconstruction_weight} and {contrast_weight}"
-        )
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature ({temperature}) must be positive")
-    ratios = {"decoder_keep_ratio": decoder_keep_ratio, "target_keep_ratio": target_keep_ratio}
-    for name, ratio in ratios.items():
-        if not 0 < ratio <= 1:
-            raise ValueError(f"{name} ({ratio}) must be above 0 and at most 1")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")
-
-
-def _warn_of_idle(idle: bool, weight: str, **changed: bool) -> None:
-    """Tells of settings that were changed while the weight that they act through is 0."""
-    names = [name for name, is_changed in changed.items() if is_changed]
-    if idle and names:
-        warnings.warn(
-            f"{', '.join(names)}: no effect while {weight} is 0",
-            stacklevel=4,  # who asked create_pretraining_model for it
-        )
