@@ -51,7 +51,7 @@ class LinearSpec(Spec):
     )
 
     l2: tuple[float, ...] = Field(
-        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
         min_length=1,
         description="penalties to choose from, on a part of the training videos; one: taken as is",
     )
