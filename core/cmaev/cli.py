@@ -72,13 +72,14 @@ def train(
 ) -> None:
     """Run a pretrain, finetune, probe or evaluate job here; run it again to resume."""
     from cmaev import launch
+    from cmaev.data.output import local_output
     from cmaev_spec.job import SpecError, load_job
     from cmaev_spec.rundir import RunDir
 
     job = load_job(spec, overrides=overrides or ())
     if job.kind == "export":
         raise SpecError([("kind", "this is an export job; use `cmaev export RUN --out DIR`")])
-    run = RunDir(run_dir or Path("runs") / spec.stem)
+    run = RunDir(local_output(run_dir or Path("runs") / spec.stem))
     claim(run, job)
     typer.echo(f"run directory: {run.path}")
     code = launch.main(["--run-dir", str(run.path)])

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", help="job that claims the run directory first, YAML or JSON")
     parser.add_argument(RANK_FLAG, dest="as_rank", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    lifeline.watch()
+    # The group of a rank is its launcher's, and may be the user's shell script: it ends alone.
+    lifeline.watch(on_lost=_end_now if arguments.as_rank else None)
     run = RunDir(arguments.run_dir)
     if arguments.spec is not None:
         try:
@@ -117,6 +118,11 @@ def _is_outcome(line: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(event, dict) and event.get("type") == "outcome"
+
+
+def _end_now() -> None:
+    """Ends this process as kill -9 does."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from cmaev_spec import lifeline
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.resources import ResourceSpec
 
@@ -45,13 +46,14 @@ def run_ranks(
     """
     place = rendezvous(resources, os.environ)
     ranks: list[subprocess.Popen[bytes]] = []
-    with _forwarded(ranks):
+    with _forwarded(ranks), lifeline.held() as line:
         # A stop waits until every rank is there; ranks inherit the block and end it themselves.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             for local in range(resources.processes_per_node):
                 variables = {**os.environ, **place, **_rank_variables(local, resources, place)}
-                rank = subprocess.Popen(list(command), env=variables, pass_fds=tuple(keep_open))
+                variables[lifeline.ENVIRONMENT] = str(line)
+                rank = subprocess.Popen(list(command), env=variables, pass_fds=(line, *keep_open))
                 ranks.append(rank)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -74,6 +75,17 @@ def spawn(
     finally:
         os.close(read_end)
     return Child(process, write_end)
+
+
+@contextmanager
+def held() -> Iterator[int]:
+    """A lifeline for several children: the descriptor that they inherit as ENVIRONMENT says."""
+    read_end, write_end = os.pipe()
+    try:
+        yield read_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 def watch(on_lost: Callable[[], None] | None = None) -> bool:

@@ -22,6 +22,7 @@ def export(
     archive: Annotated[bool, typer.Option(help="Also write the TorchServe archive.")] = True,
 ) -> None:
     """Write a finetuned run as ONNX, proven equal to PyTorch, and as a TorchServe archive."""
+    from cmaev.data.output import local_output
     from cmaev_serving.export import export_run
     from cmaev_serving.parity import ParityError
     from cmaev_spec.job import ExportJob, parse_job
@@ -32,7 +33,7 @@ def export(
     try:
         result = export_run(
             resolve_run(job.source),
-            out,
+            local_output(out),
             name=job.model_name,
             num_clips=job.num_clips,
             archive=archive,

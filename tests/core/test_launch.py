@@ -20,6 +20,7 @@ from cmaev_spec.resources import ResourceSpec
 from cmaev_spec.rundir import RunDir
 
 FAKES = Path(__file__).parents[1] / "fakes"
+PATHS = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
 
 
 def make_run(path: Path, name: str, processes: int = 1) -> RunDir:
@@ -47,7 +48,7 @@ class Launches:
     def __call__(self, run: RunDir, **environment: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)],
-            env={**os.environ, "PYTHONPATH": str(FAKES), **environment},
+            env={**os.environ, "PYTHONPATH": PATHS, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -197,6 +198,15 @@ def test_killing_the_group_reaches_every_rank(tmp_path: Path, start: Launches) -
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     eventually(lambda: members(process.pid) == [], "nothing of the group is left")
+
+
+def test_ranks_end_with_a_launcher_that_is_killed_alone(tmp_path: Path, start: Launches) -> None:
+    run = make_run(tmp_path, "steps=4000 tick=0.05", processes=2)
+    process = start(run)
+    wait_for_steps(run, ranks=2)
+    process.kill()
+    process.communicate(timeout=60)
+    eventually(lambda: members(process.pid) == [], "no rank is left")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ class FaultyVideos:
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def stuck_once(self, index):
+        mark = self.folder / f"stuck-{index}"
+        if not mark.exists():
+            mark.touch()
+            self.hold_gil(index)
+
     def mistake(self, index):
         raise KeyError(f"a mistake of ours at {index}")
 

@@ -259,16 +259,15 @@ class ProcessPool:
                     "data.workers, or give the machine more memory"
                 )
             return
-        if dead.overdue is not None:
-            if dead.overdue != row:  # It got on just as it was killed.
-                return
-            seconds = self._limits.sample_seconds
-            self._on_fatal(row, f"reading it took longer than {seconds:g} seconds")
+        if dead.overdue not in (None, row):  # It got on just as it was killed.
             return
+        # The first time may be the machine's fault: it stood still, or somebody killed the process.
         self._strikes[row] += 1
         if self._strikes[row] < STRIKES:
             return
-        if code == OUT_OF_MEMORY:
+        if dead.overdue is not None:
+            cause = f"reading it took longer than {self._limits.sample_seconds:g} seconds"
+        elif code == OUT_OF_MEMORY:
             cause = f"reading it takes over {self._limits.memory_bytes / 2**30:g} GiB of memory"
         self._on_fatal(row, f"it ended {STRIKES} loader processes: {cause}")
 

@@ -53,7 +53,7 @@ def split_index(
 
 
 def _video_of_each_row(index: VideoIndex) -> NDArray[np.int64]:
-    """(rows,), the first row of the same video: one that is listed twice stays on one side."""
-    first: dict[tuple[object, ...], int] = {}
-    keys = ((index.paths[row], *index.numbers(row).values()) for row in range(len(index)))
+    """(rows,), the first row of the same video, all of whose rows and parts stay on one side."""
+    first: dict[tuple[str, int | None], int] = {}
+    keys = ((index.paths[row], index.numbers(row).get("offset")) for row in range(len(index)))
     return np.asarray([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)

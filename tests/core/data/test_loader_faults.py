@@ -191,6 +191,13 @@ def test_a_process_that_is_killed_once_costs_nothing(load: Open) -> None:
     assert bad_rows(loader) == []
 
 
+def test_a_video_that_is_late_once_is_healthy(load: Open) -> None:
+    """The machine may have slept, or its disk: nothing that a video is to blame for."""
+    loader = load({11: "stuck_once"}, workers=2)
+    assert_same(batches(loader), batches(load({})))
+    assert bad_rows(loader) == []
+
+
 def test_processes_may_be_killed_at_any_time(load: Open) -> None:
     """Before, between and after batches; nothing is lost, given twice or out of order."""
     loader, found = load({}, workers=3), []

@@ -50,20 +50,24 @@ def test_a_label_with_one_video_cannot_be_split(tmp_path):
 
 
 def test_a_split_says_all_that_the_index_says(tmp_path):
-    (tmp_path / "a.mp4").write_bytes(b"video")
     text = "path,start,total,label,frames,decoder,bytes,mtime_ns\n"
-    text += "".join(f"a.mp4,{start},5,{start % 2},40,decord,5,7\n" for start in range(9))
-    (tmp_path / "index.csv").write_text(text + "a.mp4,9,5,1,,,,\n")
+    for number in range(4):
+        (tmp_path / f"{number}.mp4").write_bytes(b"video")
+        for start in range(3):
+            text += f"{number}.mp4,{10 * number + start},5,{number % 2},40,decord,5,7\n"
+    (tmp_path / "index.csv").write_text(text + "0.mp4,9,5,0,,,,\n")
     index = open_index(tmp_path / "index.csv")
     split_index(tmp_path / "index.csv", out=tmp_path / "split")
-    found = {}
+    found, files = {}, []
     for side in ("train", "val"):
         part = open_index(tmp_path / "split" / f"{side}.csv")
-        assert part.paths[0] == str(tmp_path / "a.mp4")
+        assert part.paths[0].startswith(str(tmp_path))
+        files.append({part.paths[k] for k in range(len(part))})
         found |= {part.segment(k): (part.labels[k], part.verified(k)) for k in range(len(part))}
     assert found == {
         index.segment(k): (index.labels[k], index.verified(k)) for k in range(len(index))
     }
+    assert not files[0] & files[1]  # parts of one video stay together
 
 
 def test_shards_and_urls_can_be_split(tmp_path):
