@@ -32,6 +32,11 @@ ContrastScale = Literal["two_tau", "one"]
 OnlineFeature = Literal["visible_mean", "feature_decoder"]
 
 
+ALL_CLIPS = 2**31 - 1
+MALLOC_KEEPS = 32 * 2**20
+"""glibc maps blocks of more bytes than this afresh, whatever was freed before."""
+
+
 class CMAEV(nn.Module):
     """The pretraining model.
 
@@ -294,7 +299,19 @@ class CMAEV(nn.Module):
     @torch.no_grad()
     def target_feature(self, video: Tensor) -> Tensor:
         """y_t: (B, C, T, H, W) -> (B, D), the mean of the target's tokens, without gradient."""
-        return self.encode_target(video).mean(dim=1)  # (B, D)
+        parts = video.split(self.clips_at_once(video.device))
+        return torch.cat([self.encode_target(part).mean(dim=1) for part in parts])  # (B, D)
+
+    def clips_at_once(self, device: torch.device) -> int:
+        """How many clips the target encodes together.
+
+        All of them, but on a CPU no more than keep the hidden layer of an MLP within what malloc
+        uses again: larger blocks are mapped anew by every operation, for a tenth of the time.
+        """
+        if device.type != "cpu":
+            return ALL_CLIPS
+        hidden_bytes = 4 * 4 * self.encoder.embed_dim * self.encoder.num_tokens
+        return max(1, MALLOC_KEEPS // hidden_bytes)
 
     @torch.no_grad()
     def encode_target(self, video: Tensor) -> Tensor:
