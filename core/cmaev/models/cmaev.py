@@ -299,7 +299,7 @@ class CMAEV(nn.Module):
     @torch.no_grad()
     def target_feature(self, video: Tensor) -> Tensor:
         """y_t: (B, C, T, H, W) -> (B, D), the mean of the target's tokens, without gradient."""
-        parts = video.split(self.clips_at_once(video.device))
+        parts = torch.split(video, self.clips_at_once(video.device))
         return torch.cat([self.encode_target(part).mean(dim=1) for part in parts])  # (B, D)
 
     def clips_at_once(self, device: torch.device) -> int:
