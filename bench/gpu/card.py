@@ -62,10 +62,12 @@ def attention(bench: Bench) -> None:
         shapes = {"encoder, all tokens": (1, 2, 64, 32)}
 
     def run(name: Attention, shape: tuple[int, ...]) -> Figures:
-        q, k, v = (
-            torch.randn(shape, device=bench.device, dtype=bench.dtype, requires_grad=True)
-            for _ in range(3)
+        B, h, N, d = shape
+        packed = torch.randn(
+            (B, N, 3, h, d), device=bench.device, dtype=bench.dtype, requires_grad=True
         )
+        q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, N, d) each, as in the model
+        grad = torch.randn_like(packed[:, :, 0]).transpose(1, 2)  # (B, h, N, d)
         if name in ("cudnn", "efficient"):
             bench.need_cuda()
 
@@ -73,9 +75,8 @@ def attention(bench: Bench) -> None:
             return scaled_dot_product_attention(q, k, v)
 
         def both() -> None:
-            torch.autograd.grad(forward().sum(), (q, k, v))
+            torch.autograd.grad(forward(), (q, k, v), grad)
 
-        B, h, N, d = shape
         flops = 4 * B * h * N * N * d
         with attention_backend(name, bench.device):
             with torch.no_grad():

@@ -60,16 +60,22 @@ class DeviceFrames:
 
     def _pixels(self, references: Tensor) -> Tensor:
         clips = references.flatten(0, -2)  # (N, 5 + T)
-        shapes = [self._shapes[row] for row in clips[:, 0].tolist()]
+        rows = clips[:, 0].tolist()
+        numbers, boxes = self._moved(clips[:, _NUMBERS]), self._moved(clips[:, _BOX])
+        shapes = [self._shapes[row] for row in rows]
         height, width = (max(shape[side] for shape in shapes) for side in (1, 2))
         frames = self._frames.new_zeros(len(clips), clips.shape[1] - 5, height, width, 3)
-        for place, clip in enumerate(clips):
-            video = self._video(int(clip[0]))  # (F, H, W, C)
-            taken = video[clip[_NUMBERS].to(self._device)]  # (T, H, W, C)
+        for place, row in enumerate(rows):
+            taken = self._video(row)[numbers[place]]  # (T, H, W, C)
             frames[place, :, : taken.shape[1], : taken.shape[2]] = taken
-        boxes = clips[:, _BOX].to(self._device)  # (N, 4)
         pixels = crop_resize(frames, boxes, size=self._size)  # (N, T, S, S, C)
         return pixels.view(*references.shape[:-1], *pixels.shape[1:])
+
+    def _moved(self, numbers: Tensor) -> Tensor:
+        """Copied at once, and from pinned memory: the host waits for no device."""
+        if self._device.type == "cuda":
+            numbers = numbers.pin_memory()
+        return numbers.to(self._device, non_blocking=True)
 
     def _video(self, row: int) -> Tensor:
         start, end = self._starts[row : row + 2]
