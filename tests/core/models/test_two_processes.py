@@ -19,9 +19,17 @@ def script():
     return module
 
 
-@pytest.mark.parametrize("name", ["cmaev_vit_nano_patch8_32", "cmaev_convvit_nano_patch8_32"])
-def test_loss_and_gradients_are_those_of_one_process(script, tmp_path, name):
-    arguments = [str(tmp_path / "store"), str(tmp_path / "out.pt"), name]
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("cmaev_vit_nano_patch8_32", "none"),
+        ("cmaev_convvit_nano_patch8_32", "none"),
+        pytest.param("cmaev_vit_nano_patch8_32", "blocks", marks=pytest.mark.slow),
+        pytest.param("cmaev_vit_nano_patch8_32", "step", marks=pytest.mark.slow),
+    ],
+)
+def test_loss_and_gradients_are_those_of_one_process(script, tmp_path, name, how):
+    arguments = [str(tmp_path / "store"), str(tmp_path / "out.pt"), name, how]
     processes = [
         subprocess.Popen([sys.executable, str(SCRIPT), str(rank), *arguments]) for rank in (0, 1)
     ]

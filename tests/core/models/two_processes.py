@@ -1,4 +1,4 @@
-"""One of two processes that share a batch: `python two_processes.py RANK STORE OUT MODEL`."""
+"""One of two processes that share a batch; arguments: RANK STORE OUT MODEL COMPILE."""
 
 import sys
 
@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from cmaev.engine.compilation import compile_training
 from cmaev.models import create_pretraining_model
 
 
@@ -23,12 +24,13 @@ def make_model(name):
 
 
 def main():
-    rank, store, out, name = int(sys.argv[1]), *sys.argv[2:]
+    rank, store, out, name, how = int(sys.argv[1]), *sys.argv[2:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     model = make_model(name)
     part = slice(4 * rank, 4 * rank + 4)
-    wrapped = DistributedDataParallel(model)  # gradients are averaged while this lives
+    training = compile_training(model, how, whole=False, backend="aot_eager")
+    wrapped = DistributedDataParallel(training)  # gradients are averaged while this lives
     losses = wrapped(*(x[part] for x in make_batch()))
     losses["loss"].backward()
     mean = losses["loss"].detach().clone()
