@@ -31,7 +31,8 @@ class RunControlSpec(Spec):
     )
     compile: Literal["none", "blocks", "step"] = Field(
         "none",
-        description="blocks: compiled kernels, ready in seconds; step: one graph, ready in minutes",
+        description="at the first step: blocks, one of each kind; step, all as one graph, the "
+        "longer wait",
     )
     cuda_graphs: bool = Field(
         False, description="compile: step on CUDA only: launch its kernels by one call"

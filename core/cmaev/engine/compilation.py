@@ -41,8 +41,8 @@ def compile_training(
 
     Args:
         module: what holds the weights, before it is wrapped for several processes.
-        how: `none`; `blocks`, which compiles a block of each kind and is ready in seconds; `step`,
-            which makes one graph of forward and one of backward, and takes a minute or more.
+        how: `none`; `blocks`, which compiles a block of each kind; `step`, which makes one graph of
+            forward and one of backward, and takes several times as long.
         cuda_graphs: replay the kernels of a compiled `step` by one call; only CUDA has them.
         whole: refuse to compile a step in several pieces; False where processes talk amid it.
         backend: of `torch.compile`.
