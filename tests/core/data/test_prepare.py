@@ -26,6 +26,7 @@ from cmaev.data.encode import EncodeOptions, constant_rate
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.prepare import PrepareOptions, PrepareReport, prepare_index
+from cmaev.data.sandbox import _Child
 from cmaev_spec.exits import EXIT_BAD_INPUT
 
 SMALL = EncodeOptions(short_side=32, gop=6)
@@ -209,6 +210,21 @@ def test_a_killed_run_goes_on(folder: Path) -> None:
     assert not list((folder / "out").rglob("*.tmp"))
 
 
+@pytest.fixture
+def clock_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that may take 0 seconds take longer, even where the child was quicker to answer."""
+    outcome = _Child.outcome
+
+    def late(child: _Child) -> object:
+        if child._seconds == 0:
+            child.close()
+            return child._too_long()
+        return outcome(child)
+
+    monkeypatch.setattr(_Child, "outcome", late)
+
+
+@pytest.mark.usefixtures("clock_runs_out")
 def test_a_video_that_takes_too_long_costs_only_itself(folder: Path) -> None:
     report = run(folder, seconds=0.0)
     assert sum(report.quarantined.values()) == 3
@@ -216,6 +232,7 @@ def test_a_video_that_takes_too_long_costs_only_itself(folder: Path) -> None:
     assert not list((folder / "out").rglob("*.mp4*"))
 
 
+@pytest.mark.usefixtures("clock_runs_out")
 def test_what_broke_a_limit_is_tried_again_under_another_one(folder: Path) -> None:
     assert sum(run(folder, seconds=0.0).quarantined.values()) == 3
     assert run(folder, seconds=0.0).encoded == 0
