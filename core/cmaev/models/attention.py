@@ -9,6 +9,8 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6
+SCORES_IN_CACHE = 5_000_000
+"""Attention scores of as many heads as one step of `attend` takes on."""
 
 
 class Attention(nn.Module):
@@ -31,9 +33,27 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias)  # (B, N, 3*D)
         qkv = qkv.reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, h, N, d)
         q, k, v = qkv.unbind(0)  # (B, h, N, d) each
-        x = F.scaled_dot_product_attention(q, k, v)  # (B, h, N, d)
+        x = attend(q, k, v)  # (B, h, N, d)
         x = x.transpose(1, 2).reshape(B, N, D)  # (B, N, D)
         return self.proj(x)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention: three of (B, h, N, d) -> (B, h, N, d).
+
+    PyTorch's fused kernel, but for bf16 on CPUs without gradient: there, plain products of a few
+    heads at a time take two thirds of its time (docs/benchmarks/model.md).
+    """
+    plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    if not plain or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v)
+    B, _, N, d = q.shape
+    q = (q * d**-0.5).flatten(0, 1)  # (B*h, N, d)
+    k, v = k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)  # (B*h, d, N), (B*h, N, d)
+    heads = max(1, SCORES_IN_CACHE // N**2)
+    parts = zip(*(torch.split(x, heads) for x in (q, k, v)), strict=True)
+    x = torch.cat([(q @ k).softmax(dim=-1) @ v for q, k, v in parts])  # (B*h, N, d)
+    return x.reshape(B, -1, N, d)
 
 
 class Block(nn.Module):
