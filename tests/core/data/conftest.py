@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cmaev.data.loader_pool import PRELOAD
+from cmaev.data.sandbox import _Child
 
 # Whichever test starts the fork server, it has what loader processes need.
 multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
@@ -69,3 +70,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("CMAEV_TEST_DATA is not set: no real videos to test with")
     return Path(folder)
+
+
+@pytest.fixture
+def clock_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that may take 0 seconds take longer, even where the child was quicker to answer."""
+    outcome = _Child.outcome
+
+    def late(child: _Child) -> object:
+        if child._seconds == 0:
+            child.close()
+            return child._too_long()
+        return outcome(child)
+
+    monkeypatch.setattr(_Child, "outcome", late)

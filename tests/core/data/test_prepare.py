@@ -26,7 +26,6 @@ from cmaev.data.encode import EncodeOptions, constant_rate
 from cmaev.data.errors import DataError
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.prepare import PrepareOptions, PrepareReport, prepare_index
-from cmaev.data.sandbox import _Child
 from cmaev_spec.exits import EXIT_BAD_INPUT
 
 SMALL = EncodeOptions(short_side=32, gop=6)
@@ -208,20 +207,6 @@ def test_a_killed_run_goes_on(folder: Path) -> None:
     assert run(folder).encoded == 2
     assert len(open_index(folder / "out")) == 4
     assert not list((folder / "out").rglob("*.tmp"))
-
-
-@pytest.fixture
-def clock_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that may take 0 seconds take longer, even where the child was quicker to answer."""
-    outcome = _Child.outcome
-
-    def late(child: _Child) -> object:
-        if child._seconds == 0:
-            child.close()
-            return child._too_long()
-        return outcome(child)
-
-    monkeypatch.setattr(_Child, "outcome", late)
 
 
 @pytest.mark.usefixtures("clock_runs_out")
