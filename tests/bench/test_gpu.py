@@ -61,7 +61,7 @@ def measure(
     command += [word for name, value in options.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'core'}"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
     )
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
     return done, [json.loads(line) for line in lines]
@@ -103,6 +103,8 @@ def test_it_runs_bare_and_writes_each_case(tmp_path: Path) -> None:
     assert all(row["case"] in table for row in rows[1:])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_every_part_runs_in_small(tmp_path: Path) -> None:
     from bench.gpu.__main__ import PARTS
 
