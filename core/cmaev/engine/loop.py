@@ -7,14 +7,13 @@ state and the position in the epoch, so a resumed run repeats the uninterrupted 
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cmaev.data.quarantine import Quarantine
-from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.bad_videos import BadVideoReport
 from cmaev.engine.compilation import attention_backend, begin_step, compile_training
 from cmaev.engine.distributed import World, no_sync
@@ -23,7 +22,9 @@ from cmaev.engine.feed import DeviceFeed
 from cmaev.engine.optim import build_optimizer, set_lr
 from cmaev.engine.precision import autocast, resolve
 from cmaev.engine.progress import ProgressDisplay
+from cmaev.engine.saving import Saving, diverged
 from cmaev.engine.signals import StopRequest
+from cmaev.engine.window import Window
 from cmaev.tasks.base import Batch, Task
 from cmaev_spec.optim import OptimSpec
 from cmaev_spec.resources import RunControlSpec
@@ -40,44 +41,6 @@ class Loader(Protocol):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of `epoch` after its first `start` samples, counted over all processes."""
         ...
-
-
-class Window:
-    """Means of what was measured since the last logged step; kept on the device until read."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Adds the losses of one micro-batch."""
-        for name, value in values.items():
-            value = value.detach().float()
-            # A copy, since replayed graphs write over what they returned.
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.count += 1
-
-    def restore(self, sums: Sequence[dict[str, Tensor]], count: int, world: World) -> None:
-        """Takes over what the processes had when they were saved; there may be more or fewer now.
-
-        Args:
-            sums: of each process that there was.
-            count: micro-batches, the same for all of them.
-            world: the processes that there are.
-        """
-        mine = [sums[world.rank]] if len(sums) == world.size else sums
-        self.count = count
-        self.sums = {
-            name: torch.stack([part[name] for part in mine]).mean(dim=0).to(world.device)
-            for name in mine[0]
-        }
-
-    def take(self, world: World) -> dict[str, float]:
-        """The means over window and processes; the window is empty afterwards."""
-        names = list(self.sums)
-        means = world.mean(torch.stack([self.sums[name] for name in names]) / self.count)
-        self.sums, self.count = {}, 0
-        return dict(zip(names, means.tolist(), strict=True))
 
 
 class Trainer:
@@ -101,7 +64,6 @@ class Trainer:
         self.optim, self.control = optim, control
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * optim.epochs
-        self.run, self.spec_hash = run, spec_hash
         self.world, self.events, self.stop = world, events, stop
         task.module.to(world.device)
         self.module = world.wrap(self._compiled())
@@ -111,6 +73,17 @@ class Trainer:
         self.feed = DeviceFeed(world.device)
         self.window = Window()
         self.bad_videos = BadVideoReport(loader.quarantine, world=world, events=events)
+        self.saving = Saving(
+            run,
+            module=task.module,
+            optimizer=self.optimizer,
+            window=self.window,
+            quarantine=loader.quarantine,
+            control=control,
+            spec_hash=spec_hash,
+            world=world,
+            events=events,
+        )
         self.step = 0
         self._clock, self._clock_step, self._waited = time.monotonic(), 0, 0.0
 
@@ -129,7 +102,8 @@ class Trainer:
 
     def fit(self) -> Literal["finished", "stopped"]:
         """Trains from the newest checkpoint, or from the start, to the last step."""
-        self._restore()
+        self.step = self.saving.restore()
+        self.metrics.cut_back(self.step)
         self.events.started(
             resumed_step=self.step,
             total_steps=self.total_steps,
@@ -217,74 +191,5 @@ class Trainer:
         self._clock, self._clock_step, self._waited = time.monotonic(), self.step, 0.0
 
     def _save(self) -> None:
-        self._require_finite_weights()
         self.bad_videos.share()
-        random_states = self.world.gather(random_state(self.world.device))
-        windows = self.world.gather({k: v.cpu() for k, v in self.window.sums.items()})
-        if self.world.main:
-            folder = ckpt.save_checkpoint(
-                self.run,
-                step=self.step,
-                epoch=self.step / self.steps_per_epoch,
-                spec_hash=self.spec_hash,
-                model=self.task.module.state_dict(),
-                state={
-                    "optimizer": self.optimizer.state_dict(),
-                    "random": random_states,
-                    "windows": windows,
-                    "window_count": self.window.count,
-                    "quarantine": self.loader.quarantine.state_dict(),
-                },
-            )
-            ckpt.prune_checkpoints(self.run, keep=self.control.keep_checkpoints)
-            self.events.artifact("checkpoint", folder / ckpt.MODEL_FILE)
-        self.world.barrier()
-
-    def _require_finite_weights(self) -> None:
-        """A checkpoint of a diverged run would only push the good ones out."""
-        finite = torch.stack([p.isfinite().all() for p in self.task.module.parameters()]).all()
-        if not finite:
-            raise FloatingPointError(diverged("weights are not finite", step=self.step))
-
-    def _restore(self) -> None:
-        folder = ckpt.newest_checkpoint(self.run)
-        self.world.barrier()
-        if self.world.main:
-            ckpt.drop_checkpoints_after(self.run, folder)
-        if folder is None:
-            self.metrics.cut_back(0)
-            self.loader.quarantine.clear()
-            return
-        state: dict[str, Any] = ckpt.load_training_state(folder)
-        self.task.module.load_state_dict(ckpt.load_model_state(folder))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.loader.quarantine.load_state_dict(state["quarantine"])
-        if len(state["random"]) == self.world.size:
-            set_random_state(state["random"][self.world.rank], self.world.device)
-        self.window.restore(state["windows"], state["window_count"], self.world)
-        self.step = int(folder.name.removeprefix("step-"))
-        self.metrics.cut_back(self.step)
-        logger.info("resuming from %s", folder.name)
-
-
-def diverged(what: str, *, step: int) -> str:
-    """What to do about a run that diverged."""
-    return (
-        f"{what} at step {step}; start a new run with a lower optim.base_lr, "
-        "a longer optim.warmup_epochs or optim.clip_grad"
-    )
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """State of PyTorch's generators; data has its own, derived from (seed, epoch, index)."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Puts PyTorch's generators where they were."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+        self.saving.save(self.step, epoch=self.step / self.steps_per_epoch)
