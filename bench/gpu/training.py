@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cmaev.engine.compilation import Compile, begin_step, compile_training
 from cmaev.engine.optim import adamw
 from cmaev.engine.precision import autocast
+from cmaev.engine.update import Update, backward
 from cmaev.losses import feature_std
 from cmaev.masking import num_visible
 from cmaev.models import CMAEV, create_pretraining_model
@@ -38,7 +39,7 @@ class TrainStep:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        after: Callable[[], None] = lambda: None,
+        after: Callable[[Tensor], None] = lambda _: None,
         capturable: bool = False,
     ) -> None:
         self.optimizer = adamw(
@@ -46,6 +47,7 @@ class TrainStep:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
+        self._update = Update(module, self.optimizer)
         self.module = module
         self._loss, self._after = loss, after
         self._batches: Iterator[Inputs] = itertools.cycle(batches)
@@ -61,11 +63,11 @@ class TrainStep:
 
     def on(self, batch: Inputs) -> Tensor:
         """A step on this batch."""
+        self._update.begin()
         loss = self.loss_of(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._after()
+        backward(loss, accumulate=1)
+        taken, _ = self._update.finish(0)
+        self._after(taken)
         return loss.detach()
 
     def loss_of(self, batch: Inputs) -> Tensor:
@@ -117,7 +119,7 @@ def pretraining_step(
         pretraining_batches(name, model, batch, bench.device),
         device=bench.device,
         dtype=dtype or bench.dtype,
-        after=lambda: model.update_target(MOMENTUM),
+        after=lambda taken: model.update_target(MOMENTUM, taken=taken),
         capturable=capturable,
     )
 

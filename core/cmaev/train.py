@@ -255,7 +255,8 @@ def picture_losses(context: Context, *, title: str) -> None:
 def last_metrics(run: RunDir) -> dict[str, float]:
     """The losses of the last logged step."""
     rows = read_metrics(run.metrics)
-    names = [name for name in rows[-1] if name.startswith(("loss", "instance", "feature", "bad"))]
+    kept = ("loss", "instance", "feature", "bad", "skipped")
+    names = [name for name in rows[-1] if name.startswith(kept)]
     return {"steps": float(rows[-1]["step"]), **{name: rows[-1][name] for name in names}}
 
 

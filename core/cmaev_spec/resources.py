@@ -43,6 +43,13 @@ class RunControlSpec(Spec):
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept")
     log_every: int = Field(10, ge=1, description="steps between metrics")
+    max_nonfinite_steps: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="a step whose loss or gradient is not finite is left out; more than this of "
+        "the last 100 end the run",
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="where curves go besides metrics.jsonl; each needs its package"
     )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
-import torch
 from torch import nn
 
 from cmaev.data.quarantine import Quarantine
@@ -24,6 +23,7 @@ from cmaev.engine.precision import autocast, resolve
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.saving import Saving, diverged
 from cmaev.engine.signals import StopRequest
+from cmaev.engine.update import RECENT_STEPS, Update, backward
 from cmaev.engine.window import Window
 from cmaev.tasks.base import Batch, Task
 from cmaev_spec.optim import OptimSpec
@@ -68,6 +68,7 @@ class Trainer:
         task.module.to(world.device)
         self.module = world.wrap(self._compiled())
         self.optimizer = build_optimizer(task.module, optim, layer_scale=task.layer_scale)
+        self.update = Update(task.module, self.optimizer, clip_norm=optim.clip_grad)
         self.dtype = resolve(control.precision, world.device)
         self.metrics = MetricLog(run.metrics, enabled=world.main)
         self.feed = DeviceFeed(world.device)
@@ -78,13 +79,14 @@ class Trainer:
             module=task.module,
             optimizer=self.optimizer,
             window=self.window,
+            skips=self.update.skips,
             quarantine=loader.quarantine,
             control=control,
             spec_hash=spec_hash,
             world=world,
             events=events,
         )
-        self.step = 0
+        self.step, self._skipped = 0, 0
         self._clock, self._clock_step, self._waited = time.monotonic(), 0, 0.0
 
     def _compiled(self) -> nn.Module:
@@ -103,6 +105,7 @@ class Trainer:
     def fit(self) -> Literal["finished", "stopped"]:
         """Trains from the newest checkpoint, or from the start, to the last step."""
         self.step = self.saving.restore()
+        self._skipped, _ = self.update.skips.read()
         self.metrics.cut_back(self.step)
         self.events.started(
             resumed_step=self.step,
@@ -139,20 +142,20 @@ class Trainer:
         return "finished"
 
     def _train_step(self, batches: Iterator[Batch]) -> None:
+        accumulate = self.optim.accumulate
         begin_step(cuda_graphs=self.control.cuda_graphs)
         set_lr(self.optimizer, self.optim.lr_at(self.step, steps_per_epoch=self.steps_per_epoch))
-        for micro in range(self.optim.accumulate):
+        self.update.begin()
+        for micro in range(accumulate):
             batch = self._next(batches)
-            with no_sync(self.module, last=micro == self.optim.accumulate - 1):
+            with no_sync(self.module, last=micro == accumulate - 1):
                 with autocast(self.dtype, self.world.device):
                     losses = self.task.step(self.module, batch)
-                (losses["loss"] / self.optim.accumulate).backward()  # type: ignore[no-untyped-call]
+                backward(losses["loss"], accumulate=accumulate)
             self.window.add(losses)
-        if self.optim.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(self.task.module.parameters(), self.optim.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.task.after_step(self.step, total_steps=self.total_steps)
+        taken, norm = self.update.finish(self.step)
+        self.window.add({"grad_norm": norm})
+        self.task.after_step(self.step, total_steps=self.total_steps, taken=taken)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         start = time.monotonic()
@@ -162,9 +165,7 @@ class Trainer:
 
     def _log(self, display: ProgressDisplay) -> None:
         means = self.window.take(self.world)
-        if not math.isfinite(means["loss"]):
-            raise FloatingPointError(diverged(f"the loss is {means['loss']}", step=self.step))
-        means = {name: value for name, value in means.items() if math.isfinite(value)}
+        means["skipped_steps"] = float(self._count_skipped())
         means["bad_videos"] = float(self.bad_videos.share())
         elapsed = max(time.monotonic() - self._clock, 1e-9)
         steps = self.step - self._clock_step
@@ -185,11 +186,33 @@ class Trainer:
         )
         display.update(
             self.step,
-            note=f"loss {means['loss']:.3f}  lr {lr:.1e}  {speed:.0f} clips/s  "
+            note=f"loss {means.get('loss', math.nan):.3f}  lr {lr:.1e}  "
+            f"norm {means.get('grad_norm', math.nan):.2g}  {speed:.0f} clips/s  "
             f"data {self._waited / elapsed:.0%}",
         )
         self._clock, self._clock_step, self._waited = time.monotonic(), self.step, 0.0
 
+    def _count_skipped(self) -> int:
+        """Steps that were left out since the start of the run; tells of new ones.
+
+        Raises:
+            FloatingPointError: if they are too many of the last ones.
+        """
+        total, recent = self.update.skips.read()
+        limit = self.control.max_nonfinite_steps
+        if recent > limit:
+            what = (
+                f"{recent} of the last {RECENT_STEPS} steps had a loss or a gradient that is not "
+                f"finite, more than run.max_nonfinite_steps ({limit}),"
+            )
+            raise FloatingPointError(diverged(what, step=self.step))
+        if total > self._skipped:
+            what = f"{total - self._skipped} steps up to step {self.step} were left out"
+            self.events.warning(f"{what}: their loss or gradient is not finite; {total} so far")
+        self._skipped = total
+        return total
+
     def _save(self) -> None:
+        self._count_skipped()
         self.bad_videos.share()
         self.saving.save(self.step, epoch=self.step / self.steps_per_epoch)

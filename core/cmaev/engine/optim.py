@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cmaev.models.encoder import VideoEncoder
 
 if TYPE_CHECKING:
     from cmaev_spec.optim import OptimSpec
+
+Moments = dict[str, dict[str, Tensor]]
 
 
 def build_optimizer(
@@ -92,3 +94,17 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Sets the scheduled rate, times each group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+def moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> Moments:
+    """What the optimiser remembers of each parameter, by name: groups come from the job."""
+    named = module.named_parameters()
+    return {name: {**optimizer.state[p]} for name, p in named if p in optimizer.state}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, saved: Moments) -> None:
+    """Puts back what `moments` gave, on the devices of the parameters."""
+    for name, parameter in module.named_parameters():
+        if name in saved:
+            state = {key: value.to(parameter.device) for key, value in saved[name].items()}
+            optimizer.state[parameter] = state

@@ -10,6 +10,8 @@ from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
+from cmaev.engine.optim import load_moments, moments
+from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
 from cmaev_spec.resources import RunControlSpec
 from cmaev_spec.rundir import RunDir
@@ -27,6 +29,7 @@ class Saving:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         window: Window,
+        skips: SkippedSteps,
         quarantine: Quarantine,
         control: RunControlSpec,
         spec_hash: str,
@@ -35,7 +38,7 @@ class Saving:
     ) -> None:
         self._run = run
         self._module, self._optimizer = module, optimizer
-        self._window, self._quarantine = window, quarantine
+        self._window, self._skips, self._quarantine = window, skips, quarantine
         self._control, self._spec_hash = control, spec_hash
         self._world, self._events = world, events
 
@@ -48,7 +51,7 @@ class Saving:
         self._require_finite_weights(step)
         world = self._world
         random_states = world.gather(random_state(world.device))
-        windows = world.gather({name: value.cpu() for name, value in self._window.sums.items()})
+        windows = world.gather(self._window.state_dict())
         if world.main:
             folder = ckpt.save_checkpoint(
                 self._run,
@@ -57,10 +60,10 @@ class Saving:
                 spec_hash=self._spec_hash,
                 model=self._module.state_dict(),
                 state={
-                    "optimizer": self._optimizer.state_dict(),
+                    "optimizer": moments(self._optimizer, self._module),
                     "random": random_states,
                     "windows": windows,
-                    "window_count": self._window.count,
+                    "skips": self._skips.state_dict(),
                     "quarantine": self._quarantine.state_dict(),
                 },
             )
@@ -89,11 +92,12 @@ class Saving:
             return 0
         state: dict[str, Any] = ckpt.load_training_state(folder)
         self._module.load_state_dict(ckpt.load_model_state(folder))
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_moments(self._optimizer, self._module, state["optimizer"])
         self._quarantine.load_state_dict(state["quarantine"])
         if len(state["random"]) == self._world.size:
             set_random_state(state["random"][self._world.rank], self._world.device)
-        self._window.restore(state["windows"], state["window_count"], self._world)
+        self._window.restore(state["windows"], self._world)
+        self._skips.load_state_dict(state["skips"])
         logger.info("resuming from %s", folder.name)
         return int(folder.name.removeprefix("step-"))
 

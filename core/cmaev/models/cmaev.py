@@ -21,6 +21,7 @@ from cmaev.losses import (
     reconstruction_loss,
 )
 from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_, with_hidden_tokens
+from cmaev.models.ema import move_average
 from cmaev.models.encoder import VideoEncoder
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
@@ -332,16 +333,15 @@ class CMAEV(nn.Module):
         return info_nce(query, key, temperature=self.temperature)
 
     @torch.no_grad()
-    def update_target(self, momentum: float) -> None:
+    def update_target(self, momentum: float, *, taken: Tensor | None = None) -> None:
         """EMA of encoder and projector parameters (equation 3); call it after the optimiser step.
 
         Batch-norm statistics are not averaged: the target normalises with those of its own batch.
+
+        Args:
+            momentum: mu, the share of the target that stays.
+            taken: () fp32; 0 leaves the target as it is, as after a step that was left out.
         """
-        if not self.contrastive:
-            return
-        online: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
-        target: list[Tensor] = [
-            *self.target_encoder.parameters(),
-            *self.target_projector.parameters(),
-        ]
-        torch._foreach_lerp_(target, online, 1.0 - momentum)
+        if self.contrastive:
+            move_average(self.target_encoder, self.encoder, momentum=momentum, taken=taken)
+            move_average(self.target_projector, self.projector, momentum=momentum, taken=taken)

@@ -20,7 +20,7 @@ _MOST_NUMBERS: Final = 20
 
 def loss_curve(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
     """Writes a PNG with every loss of `metrics.jsonl` over the steps."""
-    names = [name for name in (rows[0] if rows else {}) if name.startswith("loss")]
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("loss"))
     figure = _figure(width=7, height=4)
     axes = figure.subplots()
     for name in names:

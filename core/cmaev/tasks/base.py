@@ -38,8 +38,15 @@ class Task(Protocol):
         """Factor on the learning rate of the parameter called `name`."""
         ...
 
-    def after_step(self, step: int, *, total_steps: int) -> None:
-        """Runs after optimiser step `step`, counted from 0."""
+    def after_step(self, step: int, *, total_steps: int, taken: Tensor) -> None:
+        """Runs after optimiser step `step`, counted from 0.
+
+        Args:
+            step: its number.
+            total_steps: of the run.
+            taken: () fp32 on the device, 1 where the step was taken; 0 where its gradient was not
+                finite, so that it was left out and nothing may change.
+        """
         ...
 
 

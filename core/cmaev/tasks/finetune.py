@@ -82,5 +82,5 @@ class FinetuneTask:
         """Deeper layers learn faster."""
         return self._scale(name)
 
-    def after_step(self, step: int, *, total_steps: int) -> None:
+    def after_step(self, step: int, *, total_steps: int, taken: Tensor) -> None:
         """Nothing to do."""

@@ -33,6 +33,7 @@ class PretrainTask:
         """Pretraining has one rate for all layers."""
         return 1.0
 
-    def after_step(self, step: int, *, total_steps: int) -> None:
-        """Moves the target after the online branch."""
-        self.module.update_target(self.objective.momentum_at(step, total_steps=total_steps))
+    def after_step(self, step: int, *, total_steps: int, taken: Tensor) -> None:
+        """Moves the target after the online branch, where that has moved."""
+        momentum = self.objective.momentum_at(step, total_steps=total_steps)
+        self.module.update_target(momentum, taken=taken)

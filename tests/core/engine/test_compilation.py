@@ -12,6 +12,8 @@ from cmaev.data.color import draw_color
 from cmaev.data.device_views import DeviceViews
 from cmaev.engine.compilation import attention_backend, compile_training
 from cmaev.engine.optim import adamw
+from cmaev.engine.update import Update, backward
+from cmaev.engine.window import Window
 from cmaev.masking import tube_mask
 from cmaev.models import create_model, create_pretraining_model
 from cmaev.tasks.pretrain import PretrainTask
@@ -118,12 +120,17 @@ def test_a_step_asks_the_device_nothing(name, monkeypatch):
     model = create_pretraining_model(name, decoder_keep_ratio=0.5, target_keep_ratio=0.5)
     task = PretrainTask(model, objective=ObjectiveSpec(mask_ratio=0.75))
     optimizer = adamw(model, weight_decay=0.05, betas=(0.9, 0.95), eps=1e-8)
+    update, window = Update(model, optimizer, clip_norm=1.0), Window()
     with NoQuestions():
+        update.begin()
         losses = task.step(model, batch())
-        losses["loss"].backward()
-        optimizer.step()
-        task.after_step(0, total_steps=1)
+        backward(losses["loss"], accumulate=1)
+        window.add(losses)
+        taken, norm = update.finish(0)
+        window.add({"grad_norm": norm})
+        task.after_step(0, total_steps=1, taken=taken)
     assert losses["loss"].isfinite()
+    assert taken == 1
 
 
 @slow

@@ -36,7 +36,7 @@ class NoisyTask:
     def layer_scale(self, name):
         return 1.0
 
-    def after_step(self, step, *, total_steps):
+    def after_step(self, step, *, total_steps, taken):
         pass
 
 
@@ -87,7 +87,7 @@ def train(path, *, accumulate=1, stop_at=None, task=None, **control):
 def result(run):
     weights = load_model_state(newest_checkpoint(run))
     losses = [
-        (row["step"], row["epoch"], row["lr"], row["loss"]) for row in read_metrics(run.metrics)
+        (row["step"], row["epoch"], row["lr"], row.get("loss")) for row in read_metrics(run.metrics)
     ]
     return weights, losses
 
@@ -150,22 +150,68 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path):
 
 
 class ExplodingTask(NoisyTask):
+    """The loss is not a number in some micro-batches, counted from 0."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.bad, self.count = bad, 0
+
     def step(self, module, batch):
-        return {"loss": super().step(module, batch)["loss"] * float("nan")}
+        loss = super().step(module, batch)["loss"]
+        self.count += 1
+        return {"loss": loss * torch.nan if self.count - 1 in self.bad else loss}
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"lower optim\.base_lr"):
-        train(tmp_path, task=ExplodingTask())
+def test_steps_that_are_not_finite_are_left_out_counted_and_told(tmp_path):
+    status, run = train(tmp_path, task=ExplodingTask({2, 3, 9}))
+    assert status == "finished"
+    rows = {row["step"]: row for row in read_metrics(run.metrics)}
+    assert [rows[step]["skipped_steps"] for step in (2, 4, 8, 10, 15)] == [0, 2, 2, 3, 3]
+    assert "loss" not in rows[4]
+    assert rows[10]["loss"] > 0
+    assert rows[10]["grad_norm"] > 0
+    warnings = [line for line in run.events.read_text().splitlines() if "left out" in line]
+    assert len(warnings) == 2
+    assert "2 steps up to step 4 were left out" in warnings[0]
+    assert all(value.isfinite().all() for value in result(run)[0].values())
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path):
+    bad = {2, 3, 9}
+    _, whole = train(tmp_path / "whole", task=ExplodingTask(bad))
+    _, parts = train(tmp_path / "parts", task=ExplodingTask(bad), stop_at=(1, 1))
+    task = ExplodingTask(bad)
+    task.count = 7
+    train(tmp_path / "parts", task=task)
+    names = ("step", "loss", "grad_norm", "skipped_steps")
+    columns = [
+        [[row.get(name) for name in names] for row in read_metrics(run.metrics)]
+        for run in (whole, parts)
+    ]
+    assert columns[0] == columns[1]
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(result(whole)[0].values(), result(parts)[0].values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("log_every", [2, 100])
+def test_too_many_of_them_end_the_run_with_advice_and_save_nothing(tmp_path, log_every):
+    task = ExplodingTask(range(1, 100))
+    with pytest.raises(
+        FloatingPointError, match=r"max_nonfinite_steps \(3\).*lower optim\.base_lr"
+    ):
+        train(tmp_path, task=task, log_every=log_every, max_nonfinite_steps=3)
+    assert task.count in (5, 6)
+    assert RunDir(tmp_path).complete_checkpoints() == []
 
 
 class PoisonedTask(ExactTask):
-    """A finite loss whose gradient is not."""
+    """Weights that an update of their own makes infinite."""
 
-    def step(self, module, batch):
-        out = super().step(module, batch)
-        poison = (module[0].weight.sum() * 0).sqrt()
-        return {"loss": out["loss"] + poison}
+    def after_step(self, step, *, total_steps, taken):
+        with torch.no_grad():
+            self.module[0].weight[0] = torch.inf
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
