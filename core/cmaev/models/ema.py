@@ -16,7 +16,8 @@ def move_average(
         taken: () fp32; 0 leaves the average as it is, 1 moves it, and the host never learns which.
             None moves it.
     """
-    moved, towards = [*average.parameters()], [*online.parameters()]
+    moved: list[Tensor] = [*average.parameters()]
+    towards: list[Tensor] = [*online.parameters()]
     if taken is None:
         torch._foreach_lerp_(moved, towards, 1.0 - momentum)
     else:
