@@ -20,6 +20,7 @@ from cmaev.tasks import probe as probes
 from cmaev.tasks.evaluate import Evaluation
 from cmaev.tasks.features import Features, Grid, extract
 from cmaev.tasks.measure import write_evaluation
+from cmaev.tasks.weights import class_weights
 from cmaev_spec.data import ClipSpec
 from cmaev_spec.exits import BadInput
 from cmaev_spec.files import write_atomic
@@ -177,7 +178,7 @@ def _answers(
     """(name, probabilities or None if stopped, figures of its own) of each probe."""
     device = context.world.device
     label = train.label.to(device)
-    weight = probes.class_weights(label, num_classes=num_classes, balanced=job.balanced)
+    weight = class_weights(label, num_classes=num_classes, balanced=job.balanced)
     if job.knn is not None:
         near, others = train.pooled.to(device), val.pooled.to(device)
         yield "knn", probes.knn(near, label, others, spec=job.knn, weight=weight).cpu(), {}

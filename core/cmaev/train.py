@@ -13,10 +13,11 @@ from contextlib import ExitStack, closing
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from cmaev.checkpoints import load_classifier, load_pretrained
 from cmaev.checkpoints.runs import build_classifier, build_pretraining_model
-from cmaev.data.index import open_index
+from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
 from cmaev.engine import distributed
 from cmaev.engine.checkpoint import newest_checkpoint
@@ -35,6 +36,7 @@ from cmaev.tasks.finetune import FinetuneTask
 from cmaev.tasks.measure import measure
 from cmaev.tasks.pretrain import PretrainTask
 from cmaev.tasks.videos import filling, steps_per_epoch, training_loader
+from cmaev.tasks.weights import class_weights
 from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.files import write_atomic
 from cmaev_spec.job import (
@@ -155,6 +157,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
         label_smoothing=job.optim.label_smoothing,
         layer_decay=job.optim.layer_decay,
         augment=data.augment,
+        class_weight=_class_weight(job, index, context),
     )
     steps = steps_per_epoch(job.optim, index)
     with filling(index, data, context) as progress:
@@ -174,6 +177,14 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
         batch_size=job.optim.batch_size,
         loading=data,
     )
+
+
+def _class_weight(job: FinetuneJob, index: VideoIndex, context: Context) -> Tensor | None:
+    """Factors on the losses of classes; None where all are 1."""
+    if not job.balanced:
+        return None
+    label = torch.as_tensor(index.labels, device=context.world.device)
+    return class_weights(label, num_classes=len(index.label_names), balanced=True)
 
 
 def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:

@@ -94,6 +94,9 @@ class FinetuneJob(TrainingJob):
     init: WeightsRef | None = Field(None, description="pretrained weights; None: from scratch")
     model: ClassifierSpec = ClassifierSpec()
     data: FinetuneData
+    balanced: bool = Field(
+        False, description="weigh classes equally in the loss, whatever their numbers of videos"
+    )
     optim: FinetuneOptimSpec
 
     @model_validator(mode="after")

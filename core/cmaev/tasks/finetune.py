@@ -33,11 +33,22 @@ class FinetuneTask:
         label_smoothing: float,
         layer_decay: float,
         augment: AugmentSpec,
+        class_weight: Tensor | None = None,
     ) -> None:
+        """Takes the model and its recipe.
+
+        Args:
+            module: the classifier.
+            label_smoothing: share of every target that is spread over all classes.
+            layer_decay: factor on the learning rate from a layer to the one below it.
+            augment: what is done to clips.
+            class_weight: (K,) factors on the losses of each class, on the device; None: all are 1.
+        """
         self.module: VideoClassifier = module
         self.inputs = FrameNormaliser()
         self.label_smoothing = label_smoothing
         self.augment = augment
+        self.class_weight = class_weight
         self._scale = layer_decay_scale(layer_decay, module.encoder)
 
     def step(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -76,7 +87,9 @@ class FinetuneTask:
         return video
 
     def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(
+            logits.float(), label, self.class_weight, label_smoothing=self.label_smoothing
+        )
 
     def layer_scale(self, name: str) -> float:
         """Deeper layers learn faster."""

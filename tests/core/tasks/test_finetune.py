@@ -21,6 +21,7 @@ from cmaev.models import create_model
 from cmaev.models.frames import FrameNormaliser
 from cmaev.tasks.base import to_device
 from cmaev.tasks.finetune import FinetuneTask
+from cmaev.tasks.weights import class_weights
 from cmaev_spec.data import AugmentSpec
 from cmaev_spec.optim import FinetuneOptimSpec
 from cmaev_spec.resources import RunControlSpec
@@ -64,6 +65,25 @@ def test_each_view_of_a_video_has_its_label(batch: dict[str, Tensor]) -> None:
         model.logits, torch.tensor([1, 1, 4, 4]), label_smoothing=0.1
     )
     torch.testing.assert_close(result["loss"], expected)
+
+
+def test_balanced_classes_weigh_the_same_whatever_their_numbers(batch: dict[str, Tensor]) -> None:
+    labels = torch.tensor([1, 1, 1, 4])
+    weight = class_weights(labels, num_classes=CLASSES, balanced=True)
+    balanced = FinetuneTask(
+        create_model("cmaev_vit_nano_patch8_32", num_classes=CLASSES),
+        label_smoothing=0.0,
+        layer_decay=0.9,
+        augment=AugmentSpec(),
+        class_weight=weight,
+    )
+    clips = {"video": batch["video"][:1].repeat(4, 1, 1, 1, 1, 1), "label": labels}
+    model = Recorder(8)
+    result = balanced.step(model, clips)
+    losses = nn.functional.cross_entropy(
+        model.logits, labels.repeat_interleave(2), reduction="none"
+    )  # (8,)
+    torch.testing.assert_close(result["loss"], (losses[:6].mean() + losses[6:].mean()) / 2)
 
 
 @pytest.mark.parametrize("augment", [{"mixup": 0.8}, {"cutmix": 1.0}])

@@ -11,6 +11,7 @@ from torch import Tensor
 from cmaev.models.attentive import AttentiveProbe
 from cmaev.tasks import probe
 from cmaev.tasks.features import pool_tokens
+from cmaev.tasks.weights import class_weights
 from cmaev_spec.exits import BadInput
 from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
 
@@ -198,12 +199,12 @@ def test_a_penalty_cannot_be_chosen_on_nothing() -> None:
 @given(counts=st.lists(st.integers(0, 20), min_size=2, max_size=6).filter(any))
 def test_balanced_classes_weigh_the_same_together(counts: list[int]) -> None:
     label = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
-    weight = probe.class_weights(label, num_classes=len(counts), balanced=True)
+    weight = class_weights(label, num_classes=len(counts), balanced=True)
     together = weight * torch.tensor(counts)
     expected = sum(counts) / sum(count > 0 for count in counts)
     for total, count in zip(together.tolist(), counts, strict=True):
         assert total == pytest.approx(expected if count else 0.0, rel=1e-5)
-    even = probe.class_weights(label, num_classes=len(counts), balanced=False)
+    even = class_weights(label, num_classes=len(counts), balanced=False)
     assert torch.equal(even, torch.ones(len(counts)))
 
 
@@ -217,7 +218,7 @@ def test_a_rare_class_is_found_where_classes_weigh_the_same() -> None:
     pooled = points[:, 0]
     recall = {}
     for balanced in (False, True):
-        weight = probe.class_weights(label, num_classes=2, balanced=balanced)
+        weight = class_weights(label, num_classes=2, balanced=balanced)
         answers = {
             "knn": probe.knn(pooled, label, pooled, spec=KnnSpec(temperature=1), weight=weight),
             "linear": probe.linear(
