@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from cmaev_spec import faults
+
 _CHUNK_BYTES: Final = 1 << 16
 
 
@@ -32,7 +34,7 @@ def _write(
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(raw)
+            faults.write(file, raw, point=f"write:{path.name}")
             file.flush()
             os.fsync(file.fileno())
         publish(temporary, path)

@@ -42,6 +42,12 @@ class RunControlSpec(Spec):
     )
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept")
+    keep_every: int | None = Field(
+        None, ge=1, description="checkpoints at multiples of so many epochs are kept, too"
+    )
+    async_checkpoints: bool = Field(
+        True, description="write a checkpoint while training goes on, from a copy in memory"
+    )
     log_every: int = Field(10, ge=1, description="steps between metrics")
     max_nonfinite_steps: int = Field(
         10,
@@ -60,5 +66,10 @@ class RunControlSpec(Spec):
             raise ValueError(
                 f"cuda_graphs replays a compiled step, but compile is {self.compile}; "
                 "set compile to step, or leave cuda_graphs out"
+            )
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every ({self.keep_every}) must be a multiple of "
+                f"checkpoint_every ({self.checkpoint_every})"
             )
         return self

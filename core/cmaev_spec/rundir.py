@@ -22,6 +22,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from cmaev_spec.base import Spec
 from cmaev_spec.data import LoadingSpec
 from cmaev_spec.files import create_atomic, sha256_file, sync_directory, write_atomic
@@ -44,6 +46,7 @@ class Manifest(Spec):
     epoch: float
     spec_hash: str
     files: dict[str, FileEntry]
+    figures: dict[str, float] = Field({}, description="of the validation videos, once measured")
 
 
 class RunDir:
@@ -244,13 +247,31 @@ def write_manifest(folder: Path, *, step: int, epoch: float, spec_hash: str) -> 
     return manifest
 
 
+def peek_manifest(folder: Path) -> Manifest:
+    """Reads a checkpoint's manifest; the files that it lists are not looked at.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except ValidationError:
+        raise ValueError(f"checkpoint {folder.name}: manifest.json is damaged") from None
+
+
+def add_figures(folder: Path, figures: dict[str, float]) -> None:
+    """Notes in a checkpoint's manifest how good it is."""
+    manifest = peek_manifest(folder).model_copy(update={"figures": figures})
+    write_atomic(folder / "manifest.json", manifest.model_dump_json(indent=1))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads a checkpoint's manifest and checks every file against it.
 
     Raises:
         ValueError: naming the first file that is missing or differs.
     """
-    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    manifest = peek_manifest(folder)
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():

@@ -13,13 +13,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cmaev_spec import faults
 from cmaev_spec.files import sync_directory
 from cmaev_spec.rundir import RunDir, read_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
 
+
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state/training.pt"
+
+
+class SaveError(RuntimeError):
+    """A checkpoint cannot be written, as where the disk is full."""
 
 
 def save_checkpoint(
@@ -31,20 +37,45 @@ def save_checkpoint(
     model: dict[str, Tensor],
     state: dict[str, Any],
 ) -> Path:
-    """Writes one complete checkpoint and returns its folder."""
-    run.checkpoints.mkdir(exist_ok=True)
+    """Writes one complete checkpoint and returns its folder.
+
+    Raises:
+        SaveError: if it cannot be written; nothing of it is left, and the others are as they were.
+    """
     final = run.checkpoints / f"step-{step:08d}"
     temporary = run.checkpoints / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "state").mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.items()}, temporary / MODEL_FILE)
-    torch.save(state, temporary / STATE_FILE)
-    write_manifest(temporary, step=step, epoch=epoch, spec_hash=spec_hash)
-    if final.exists():  # a damaged one, or the run would not be at this step
-        shutil.rmtree(final)
-    temporary.rename(final)
-    sync_directory(run.checkpoints)
+    try:
+        (temporary / "state").mkdir(parents=True)
+        faults.reach("checkpoint:begin")
+        save_file(
+            {name: value.contiguous() for name, value in model.items()}, temporary / MODEL_FILE
+        )
+        faults.reach("checkpoint:model")
+        with open(temporary / STATE_FILE, "wb") as file:
+            torch.save(state, file)
+        faults.reach("checkpoint:state")
+        write_manifest(temporary, step=step, epoch=epoch, spec_hash=spec_hash)
+        faults.reach("checkpoint:complete")
+        if final.exists():  # what an interrupted removal left, or the run would not be here
+            shutil.rmtree(final)
+        temporary.rename(final)
+        faults.reach("checkpoint:renamed")
+        sync_directory(run.checkpoints)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise SaveError(_advice(final, error)) from error
     return final
+
+
+def _advice(folder: Path, error: Exception) -> str:
+    # torch.save tells of a position that it did not expect, and of the reason in the context.
+    reason = error.__context__ if isinstance(error.__context__, OSError) else error
+    return (
+        f"{folder.name} cannot be saved: {reason}; make room below {folder.parent} and start the "
+        "run again, it goes on from its newest checkpoint (run.keep_checkpoints, run.keep_every "
+        "and run.checkpoint_every decide how many there are)"
+    )
 
 
 def newest_checkpoint(run: RunDir) -> Path | None:
@@ -52,7 +83,7 @@ def newest_checkpoint(run: RunDir) -> Path | None:
     for folder in reversed(run.complete_checkpoints()):
         try:
             read_manifest(folder)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             logger.warning("passing over a checkpoint: %s", error)
         else:
             return folder
@@ -79,12 +110,3 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """Optimiser, random states and position of a checkpoint; tensors and plain values only."""
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
     return state
-
-
-def prune_checkpoints(run: RunDir, *, keep: int) -> None:
-    """Removes all but the `keep` newest complete checkpoints and what an interrupted save left."""
-    for folder in run.complete_checkpoints()[:-keep]:
-        (folder / "manifest.json").unlink()
-        shutil.rmtree(folder)
-    for folder in run.checkpoints.glob(".step-*.tmp"):
-        shutil.rmtree(folder)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from cmaev.engine.trackers import Forwarding, Tracker
+from cmaev_spec import faults
 from cmaev_spec.events import (
     ArtifactEvent,
     MetricEvent,
@@ -40,6 +42,7 @@ class EventLog:
         """
         self._run = run
         self._enabled = enabled
+        self._lock = threading.Lock()
         self._trackers = Forwarding(trackers if enabled else (), warn=self.warning)
         if enabled:
             drop_partial_line(run.events)
@@ -48,8 +51,9 @@ class EventLog:
         """Appends one event and makes it durable."""
         if not self._enabled:
             return
-        with open(self._run.events, "a", encoding="utf-8") as file:
-            file.write(event_line(event))
+        # Checkpoints are announced by the thread that writes them.
+        with self._lock, open(self._run.events, "a", encoding="utf-8") as file:
+            faults.write(file, event_line(event), point="events:append")
             file.flush()
             os.fsync(file.fileno())
 
@@ -94,8 +98,8 @@ class EventLog:
         self.write(MetricEvent(time=time.time(), step=step, values=values))
         self._trackers.log(step, values)
 
-    def artifact(self, kind: ArtifactKind, path: Path) -> None:
-        """A file of the run that is complete."""
+    def artifact(self, kind: ArtifactKind, path: Path, *, sha256: str | None = None) -> None:
+        """A file of the run that is complete; it is hashed here unless its hash is known."""
         if not self._enabled:
             return
         self.write(
@@ -104,7 +108,7 @@ class EventLog:
                 kind=kind,
                 path=path.relative_to(self._run.path).as_posix(),
                 bytes=path.stat().st_size,
-                sha256=sha256_file(path),
+                sha256=sha256 or sha256_file(path),
             )
         )
 
@@ -143,7 +147,7 @@ class MetricLog:
         """Adds a row."""
         if self._enabled:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                faults.write(file, json.dumps(row) + "\n", point="metrics:append")
 
     def cut_back(self, step: int) -> None:
         """Drops rows after `step` and any partial last line."""

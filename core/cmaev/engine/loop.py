@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Literal, Protocol
 
 from torch import nn
@@ -120,11 +121,13 @@ class Trainer:
                 self.task.name, total=self.total_steps, enabled=self.world.main
             ) as display,
             attention_backend(self.control.attention, self.world.device),
+            closing(self.saving),
         ):
-            while self.step < self.total_steps:
-                if self._train_epoch(display) == "stopped":
-                    return "stopped"
-        return "finished"
+            status: Literal["finished", "stopped"] = "finished"
+            while status == "finished" and self.step < self.total_steps:
+                status = self._train_epoch(display)
+            self.saving.wait()
+        return status
 
     def _train_epoch(self, display: ProgressDisplay) -> Literal["finished", "stopped"]:
         epoch, done = divmod(self.step, self.steps_per_epoch)
@@ -132,6 +135,7 @@ class Trainer:
         for _ in range(done, self.steps_per_epoch):
             self._train_step(batches)
             self.step += 1
+            self.saving.check()
             if self.step % self.control.log_every == 0 or self.step == self.total_steps:
                 self._log(display)
             if self.world.any(self.stop.requested) and self.step < self.total_steps:

@@ -1,6 +1,7 @@
 """Where a run is: what a checkpoint of it holds, and how a run is put back there."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,13 +9,16 @@ from torch import Tensor, nn
 
 from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
+from cmaev.engine.background import Background
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
 from cmaev.engine.optim import load_moments, moments
+from cmaev.engine.retention import Retention, prune_checkpoints
+from cmaev.engine.snapshot import Snapshot
 from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
 from cmaev_spec.resources import RunControlSpec
-from cmaev_spec.rundir import RunDir
+from cmaev_spec.rundir import RunDir, peek_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -41,35 +45,60 @@ class Saving:
         self._window, self._skips, self._quarantine = window, skips, quarantine
         self._control, self._spec_hash = control, spec_hash
         self._world, self._events = world, events
+        self._writer = Background(name="checkpoint", enabled=control.async_checkpoints)
+        self._retention = Retention(latest=control.keep_checkpoints, every=control.keep_every)
 
     def save(self, step: int, *, epoch: float) -> None:
-        """Writes a checkpoint; every process has to call it.
+        """Begins to write a checkpoint; every process has to call it.
+
+        It waits for the one before, and then only until there is a copy of what is saved.
 
         Raises:
             FloatingPointError: if the weights are not finite.
+            SaveError: if the checkpoint before could not be written.
         """
         self._require_finite_weights(step)
         world = self._world
         random_states = world.gather(random_state(world.device))
         windows = world.gather(self._window.state_dict())
-        if world.main:
-            folder = ckpt.save_checkpoint(
-                self._run,
-                step=step,
-                epoch=epoch,
-                spec_hash=self._spec_hash,
-                model=self._module.state_dict(),
-                state={
-                    "optimizer": moments(self._optimizer, self._module),
-                    "random": random_states,
-                    "windows": windows,
-                    "skips": self._skips.state_dict(),
-                    "quarantine": self._quarantine.state_dict(),
-                },
-            )
-            ckpt.prune_checkpoints(self._run, keep=self._control.keep_checkpoints)
-            self._events.artifact("checkpoint", folder / ckpt.MODEL_FILE)
-        world.barrier()
+        if not world.main:
+            return
+        self._writer.wait()  # so that there is one copy at a time
+        state = {
+            "optimizer": moments(self._optimizer, self._module),
+            "random": random_states,
+            "windows": windows,
+            "skips": self._skips.state_dict(),
+            "quarantine": self._quarantine.state_dict(),
+        }
+        taken = {"model": self._module.state_dict(), "state": state}
+        read = (
+            Snapshot(taken, world.device).read if self._control.async_checkpoints else lambda: taken
+        )
+        self._writer.start(lambda: self._write(step, epoch, **read()))
+
+    def _write(
+        self, step: int, epoch: float, *, model: dict[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        folder = ckpt.save_checkpoint(
+            self._run, step=step, epoch=epoch, spec_hash=self._spec_hash, model=model, state=state
+        )
+        prune_checkpoints(self._run, self._retention)
+        entry = peek_manifest(folder).files[ckpt.MODEL_FILE]
+        self._events.artifact("checkpoint", folder / ckpt.MODEL_FILE, sha256=entry.sha256)
+
+    def check(self) -> None:
+        """Raises what went wrong with the last checkpoint; never waits for it."""
+        self._writer.check()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written; every process has to call it."""
+        self._writer.wait()
+        self._world.barrier()
+
+    def close(self) -> None:
+        """Waits for the last checkpoint in this process alone, also after an error."""
+        self._writer.close()
 
     def _require_finite_weights(self, step: int) -> None:
         """A checkpoint of a diverged run would only push the good ones out."""
@@ -83,10 +112,7 @@ class Saving:
         Returns:
             The step that it goes on from; 0 where there is none.
         """
-        folder = ckpt.newest_checkpoint(self._run)
-        self._world.barrier()
-        if self._world.main:
-            ckpt.drop_checkpoints_after(self._run, folder)
+        folder = self._newest()
         if folder is None:
             self._quarantine.clear()
             return 0
@@ -100,6 +126,14 @@ class Saving:
         self._skips.load_state_dict(state["skips"])
         logger.info("resuming from %s", folder.name)
         return int(folder.name.removeprefix("step-"))
+
+    def _newest(self) -> Path | None:
+        """The newest checkpoint that is whole, for all processes as the main one finds it."""
+        folder = ckpt.newest_checkpoint(self._run) if self._world.main else None
+        if self._world.main:
+            ckpt.drop_checkpoints_after(self._run, folder)
+        found: Path | None = self._world.gather(folder)[0]
+        return found
 
 
 def diverged(what: str, *, step: int) -> str:
