@@ -1,4 +1,4 @@
-"""What the README says is run: its bash block and its Python block as they stand."""
+"""What the README and the pages of docs say is run: their bash and Python blocks as they stand."""
 
 import os
 import re
@@ -46,6 +46,31 @@ def test_the_python_example_runs(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "torch.Size([4, 8])"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("page", "count"), [("python", 3), pytest.param("python", None, marks=pytest.mark.slow)]
+)
+def test_a_page_runs_from_top_to_bottom(page, count, tmp_path):
+    """Each block in a process of its own, or the first `count` blocks."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"^```(bash|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for number, (language, script) in enumerate(scripts[:count]):
+        file = tmp_path / f"block{number}"
+        file.write_text(script)
+        command = ["bash", "-euo", "pipefail"] if language == "bash" else [sys.executable]
+        result = subprocess.run(
+            [*command, str(file)],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, script + result.stdout + result.stderr
+        for line in re.findall(r"^ *print\(.*\)  # prints (.*)$", script, flags=re.MULTILINE):
+            assert line in result.stdout.splitlines()
 
 
 def commands():

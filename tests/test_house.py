@@ -100,6 +100,22 @@ def test_entry_modules_leave_torch_alone(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_names_of_the_package_are_loaded_when_they_are_asked_for() -> None:
+    code = (
+        "import cmaev, sys\n"
+        "before = len(sys.modules)\n"
+        "assert set(cmaev.__all__) <= set(dir(cmaev))\n"
+        "from cmaev import BadInput, Run, RunFailed, RunStopped, finetune, list_presets, pretrain\n"
+        "assert len(sys.modules) > before\n"
+        "assert 'torch' not in sys.modules\n"
+        "for name in cmaev.__all__:\n"
+        "    getattr(cmaev, name)\n"
+        "assert not hasattr(cmaev, 'pretrian')\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_control_plane_leaves_the_other_parts_alone() -> None:
     code = (
         "import cmaev_api.app, sys\n"

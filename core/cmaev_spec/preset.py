@@ -3,6 +3,7 @@
 A preset may extend another one: it then holds what differs, and is shown and loaded whole.
 """
 
+import difflib
 from importlib.resources import files
 from itertools import takewhile
 from typing import Any, Final
@@ -54,7 +55,10 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def _read(name: str) -> str:
     if name not in list_presets():
-        raise SpecError([("preset", f"no preset {name!r}; there are: {', '.join(list_presets())}")])
+        known = list_presets()
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        raise SpecError([("preset", f"no preset {name!r}; {guess}there are: {', '.join(known)}")])
     return (_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 

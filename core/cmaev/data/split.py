@@ -31,10 +31,23 @@ def split_index(
     Raises:
         DataError: for a share out of range, an index without labels, or a label with one video.
     """
-    if not 0 < val_share < 1:
-        raise DataError(f"val_share: {val_share} is not between 0 and 1")
     folder = local_output(out)
     index = open_index(source, root=root)
+    held_out = hold_out(index, val_share=val_share, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
+        write_atomic(folder / path, index_text(index, np.flatnonzero(rows).tolist()))
+    return int((~held_out).sum()), int(held_out.sum())
+
+
+def hold_out(index: VideoIndex, *, val_share: float, seed: int) -> NDArray[np.bool_]:
+    """(rows,), True where a row is held out: a share of the videos of each label, at least one.
+
+    Raises:
+        DataError: for a share out of range, an index without labels, or a label with one video.
+    """
+    if not 0 < val_share < 1:
+        raise DataError(f"val_share: {val_share} is not between 0 and 1")
     index.require_labels()
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(index), dtype=np.bool_)
@@ -42,14 +55,13 @@ def split_index(
     for number, name in enumerate(index.label_names):
         videos = np.unique(video[index.labels == number])
         if len(videos) == 1:
-            raise DataError(f"{source}: label {name!r} has one video; two are the least to split")
+            raise DataError(
+                f"{index.source}: label {name!r} has one video; two are the least to split"
+            )
         if len(videos):
             chosen = rng.permutation(videos)[: max(1, round(val_share * len(videos)))]
             held_out |= np.isin(video, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, rows in (("train.csv", ~held_out), ("val.csv", held_out)):
-        write_atomic(folder / path, index_text(index, np.flatnonzero(rows).tolist()))
-    return int((~held_out).sum()), int(held_out.sum())
+    return held_out
 
 
 def _video_of_each_row(index: VideoIndex) -> NDArray[np.int64]:

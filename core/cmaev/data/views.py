@@ -8,6 +8,7 @@ frames.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmaev.data.color import draw_color
 from cmaev.data.erasing import draw_erase_box
@@ -187,15 +188,31 @@ class EvaluateViews:
 
     def sample(self, index: int, *, epoch: int = 0) -> Sample:
         """See `ViewDataset.sample`; `epoch` changes nothing."""
-        K, T, S = self._num_clips, self._clip.frames, self._clip.size
-        clip = self._reader.read(
-            index, lambda n: eval_clips(n, self._clip, num_clips=K).reshape(-1)
+        views = evaluation_views(
+            self._reader,
+            index,
+            clip=self._clip,
+            num_clips=self._num_clips,
+            num_crops=self._num_crops,
         )
-        frames = resize_short_side(clip.frames, S)  # (U, H, W, 3)
-        crops = spatial_crops(frames, S, self._num_crops)  # (crops, U, S, S, 3)
-        views = crops[:, clip.places.reshape(K, T)].swapaxes(0, 1)  # (K, crops, T, S, S, 3)
         return {
-            "video": views.reshape(-1, T, S, S, 3),  # (V, T, S, S, 3)
+            "video": views,  # (V, T, S, S, 3)
             "label": np.asarray(self._labels[index]),
             "index": np.asarray(index, dtype=np.int64),
         }
+
+
+def evaluation_views(
+    reader: DiskReader, row: int, *, clip: ClipSpec, num_clips: int, num_crops: int
+) -> NDArray[np.uint8]:
+    """All views of the video at `row`: (num_clips * num_crops, T, S, S, 3).
+
+    Raises:
+        BadVideoError: if it cannot be read.
+    """
+    K, T, S = num_clips, clip.frames, clip.size
+    decoded = reader.read(row, lambda n: eval_clips(n, clip, num_clips=K).reshape(-1))
+    frames = resize_short_side(decoded.frames, S)  # (U, H, W, 3)
+    crops = spatial_crops(frames, S, num_crops)  # (crops, U, S, S, 3)
+    views = crops[:, decoded.places.reshape(K, T)].swapaxes(0, 1)  # (K, crops, T, S, S, 3)
+    return views.reshape(-1, T, S, S, 3)  # (V, T, S, S, 3)

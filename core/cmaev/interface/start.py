@@ -1,0 +1,127 @@
+"""From what a caller gives to a job, and from a job to a run that has ended."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from cmaev.cli import claim
+from cmaev.data.output import local_output
+from cmaev.interface.process import run_to_end
+from cmaev.interface.videos import IndexFile
+from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, SpecError, parse_job
+from cmaev_spec.location import is_url
+from cmaev_spec.overrides import apply_words, in_words
+from cmaev_spec.preset import load_preset
+from cmaev_spec.rundir import RunDir
+from cmaev_spec.weights import source_problem
+
+Out: TypeAlias = str | os.PathLike[str]
+
+_ARGUMENTS: Final = {
+    "run_dir": "out",
+    "init": "source",
+    "data.index": "videos",
+    "data.val_index": "val_videos",
+}
+"""Fields that have another name as an argument."""
+
+
+def read_preset(name: str, *, kind: str) -> dict[str, Any]:
+    """A preset of one kind of job, as plain data.
+
+    Raises:
+        SpecError: if there is none of that name, or it is of another kind.
+    """
+    data = load_preset(name)
+    if data["kind"] != kind:
+        raise SpecError([("preset", f"{name} is for {data['kind']} jobs, and this is {kind}")])
+    return data
+
+
+def build_job(
+    data: Mapping[str, Any], sections: Mapping[str, Any], overrides: Mapping[str, object]
+) -> JobSpec:
+    """A job from plain data, what its arguments say, and overrides by word.
+
+    Raises:
+        SpecError: naming each argument that is wrong and why.
+        TypeError: for an override that there is not.
+    """
+    job = {**data, **sections, "data": {**data.get("data", {}), **sections.get("data", {})}}
+    with named_by_argument(data["kind"]):
+        return parse_job(apply_words(job, overrides))
+
+
+def run_job(job: JobSpec, *, out: Path, indexes: Iterable[IndexFile], progress: bool) -> RunDir:
+    """Claims the folder, writes the indexes of the job and runs it to its end.
+
+    Raises:
+        SpecError: if the folder holds another run.
+        BadInput: if the specification or the data is at fault.
+        RunStopped: if it was stopped by somebody else.
+        RunFailed: for any other end before the last step.
+    """
+    run = RunDir(out)
+    with named_by_argument(job.kind):
+        claim(run, job)
+    for index in indexes:
+        index.write()
+    run_to_end(run, progress=progress)
+    return run
+
+
+def out_folder(out: Out) -> Path:
+    """The folder of a run.
+
+    Raises:
+        DataError: for a URL.
+    """
+    return local_output(out).absolute()
+
+
+def check_source(source: str, job: JobSpec) -> None:
+    """Looks at what a job starts from, as far as that is known before it is read.
+
+    Raises:
+        SpecError: if nothing is there, or it is a run of another model.
+    """
+    problem = source_problem(source)
+    if problem is not None:
+        raise SpecError([("source", problem)])
+    run = RunDir(source)
+    if not run.spec.is_file() or not isinstance(job, PretrainJob | FinetuneJob):
+        return
+    other = run.read_job()
+    if isinstance(other, PretrainJob | FinetuneJob) and other.model.name != job.model.name:
+        raise SpecError(
+            [
+                (
+                    "model",
+                    f"source is a run of {other.model.name}, and this job trains "
+                    f"{job.model.name}; choose the preset or the model that fits",
+                )
+            ]
+        )
+
+
+def source_location(source: Out) -> str:
+    """A source as a job names it: the same from any working directory."""
+    location = os.fspath(source)
+    named = location.startswith("job:") or is_url(location)
+    return location if named else os.path.abspath(location)
+
+
+@contextmanager
+def named_by_argument(kind: str) -> Iterator[None]:
+    """Names the arguments instead of the fields in a SpecError."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(
+            [
+                (_ARGUMENTS.get(field) or in_words(kind, field), text)
+                for field, text in error.problems
+            ]
+        ) from None

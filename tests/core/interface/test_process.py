@@ -1,0 +1,108 @@
+"""How runs end, with a quick runner in place of training (tests/fakes/fake_runner.py)."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cmaev import BadInput, Run, RunFailed, RunStopped, pretrain
+from cmaev_spec.rundir import RunDir
+
+FAKES = Path(__file__).parents[2] / "fakes"
+PATHS = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
+
+Start = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a run that does what its name says."""
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    (tmp_path / "a.mp4").touch()
+
+    def call(name: str, *, progress: bool = True) -> Run:
+        return pretrain([tmp_path / "a.mp4"], out=tmp_path / "run", name=name, progress=progress)
+
+    return call
+
+
+def test_what_it_prints_is_shown_or_logged(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start("steps=1")
+    assert capsys.readouterr().out == "fake runner, rank 0\n"
+    assert not (run.path / "log.txt").exists()
+    run.resume(progress=False)
+    assert capsys.readouterr().out == ""
+    assert (run.path / "log.txt").read_text() == "fake runner, rank 0\n"
+
+
+def test_each_end_has_an_exception(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^data\.index: no such file$"):
+        start("raise=bad")
+    # The directory of a run that never got to a checkpoint makes room for the next one.
+    with pytest.raises(RunFailed, match="RuntimeError: the disk is full; what it printed is in"):
+        start("raise=error", progress=False)
+    assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
+    with pytest.raises(RunStopped, match=r"resume\(\) goes on"):
+        start("exit=75")
+    with pytest.raises(RunFailed, match="it ended with code -9"):
+        start("rank0_kill=9")
+
+
+def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
+    start("steps=2")
+    assert (start("steps=2").path / "steps-0.txt").read_text() == "1\n2\n"
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    with pytest.raises(BadInput) as caught:
+        start("steps=3")
+    assert str(caught.value).startswith(f"out: {tmp_path}/run belongs to another run: name is")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_ends_the_script(tmp_path: Path, number: int) -> None:
+    (tmp_path / "a.mp4").touch()
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from cmaev import pretrain\n"
+        "pretrain(['a.mp4'], out='run', name='steps=100000')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PATHS},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    steps = tmp_path / "run" / "steps-0.txt"
+    while not steps.is_file() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode == -number, told
+    assert ("stopping after a checkpoint" in told) == (number == signal.SIGINT)
+    done = steps.read_text()
+    assert '"stopped"' in RunDir(tmp_path / "run").events.read_text().splitlines()[-1]
+    time.sleep(0.1)
+    assert steps.read_text() == done, "nothing trains on"
+
+
+def test_signal_handlers_are_what_they_were(start: Start) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    start("steps=1")
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_run_may_start_in_any_thread(start: Start) -> None:
+    runs: list[Run] = []
+    thread = threading.Thread(target=lambda: runs.append(start("steps=1")))
+    thread.start()
+    thread.join()
+    assert (runs[0].path / "steps-0.txt").read_text() == "1\n"
