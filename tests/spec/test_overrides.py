@@ -51,7 +51,7 @@ def test_words_reach_every_depth() -> None:
     ("word", "message"),
     [
         ("epoch", "unexpected argument 'epoch'; did you mean 'epochs'?"),
-        ("learning_rate", "there are: accumulate, attention, base_lr"),
+        ("learning_rate", "there are: accumulate, "),
         ("mask_ratio", "there are"),  # of pretraining
         ("init", "there are"),
     ],
