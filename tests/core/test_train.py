@@ -5,11 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 import torch
-from runs import command, events, job, losses, run
+from runs import command, events, job, run
 from typer.testing import CliRunner
 
 from cmaev.checkpoints import export_huggingface, load_classifier, load_pretrained
@@ -232,29 +231,6 @@ def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_
     )
     assert isinstance(result.exception, BadInput)
     assert "belongs to another run" in str(result.exception)
-
-
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_killed_run_resumes_to_the_same_weights(videos, tmp_path, workers):
-    """SIGKILL after a checkpoint, twice, then again: bit for bit the uninterrupted run."""
-    spec = job("pretrain", videos, optim__epochs=6, data__workers=workers, resources__threads=1)
-    whole, parts = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
-    for folder in (whole, parts):
-        folder.claim(spec)
-    assert subprocess.run(command(whole), check=False).returncode == 0
-    for least in (1, 2):
-        process = subprocess.Popen(command(parts), start_new_session=True)
-        while len(parts.complete_checkpoints()) < least and process.poll() is None:
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert subprocess.run(command(parts), check=False).returncode == 0
-
-    assert losses(parts) == losses(whole)
-    weights = load_model_state(newest_checkpoint(whole))
-    resumed = load_model_state(newest_checkpoint(parts))
-    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
 def test_two_processes_train_together_and_measure_every_video_once(videos, tmp_path):

@@ -2,6 +2,8 @@
 
 import sys
 
+import torch
+
 from cmaev import launch
 from cmaev.engine.events import read_metrics
 from cmaev_spec.events import EVENT_ADAPTER
@@ -47,3 +49,14 @@ def losses(folder):
         {name: value for name, value in row.items() if name not in timings}
         for row in read_metrics(folder.metrics)
     ]
+
+
+def equal(one, other):
+    """Whether two states are the same, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from runs import equal
 from torch import nn
 from toy import NoisyTask, result, train
 
@@ -17,17 +18,6 @@ from cmaev.engine.snapshot import Snapshot
 from cmaev_spec.rundir import RunDir
 
 CPU = torch.device("cpu")
-
-
-def equal(one, other):
-    """Whether two states are the same, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
 
 
 def test_checkpoints_written_beside_the_training_equal_those_that_stop_it(tmp_path):

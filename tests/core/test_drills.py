@@ -1,0 +1,134 @@
+"""A run that is killed or stopped, and started again, is the uninterrupted run, bit for bit."""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter, deque
+
+import pytest
+import torch
+from drills import drill, outcome, plan, spread
+from runs import equal, events, job, losses
+from warm import warm
+
+from cmaev.engine.checkpoint import newest_checkpoint
+from cmaev_spec.exits import EXIT_STOPPED
+from cmaev_spec.rundir import RunDir, peek_manifest
+
+STEPS, EPOCHS = 4, 6
+CONFIGURATIONS = [(workers, ranks) for ranks in (1, 2) for workers in (0, 2)]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with warm() as started:
+        yield started
+
+
+@pytest.fixture
+def make_run(videos, tmp_path):
+    def make(name, *, workers=0, ranks=1, **changes):
+        run = RunDir(tmp_path / name)
+        spec = job(
+            "pretrain",
+            videos,
+            data__workers=workers,
+            resources={"threads": 1, "processes_per_node": ranks},
+            **{"optim__batch_size": 16 // STEPS, "optim__epochs": EPOCHS, **changes},
+        )
+        run.claim(spec)
+        return run
+
+    return make
+
+
+def finish(server, run):
+    server.start(run)
+    assert server.wait() == 0, run.log.read_text()
+    return outcome(run)
+
+
+def killed_runs_equal_the_whole_one(server, make_run, kills, *, workers, ranks):
+    """Runs until all kills have hit; tells how many runs it took."""
+    whole = finish(server, make_run("whole", workers=workers, ranks=ranks))
+    kills, runs = deque(kills), 0
+    while kills:
+        assert runs < 10, f"kills that do not hit: {kills}"
+        run = make_run(f"parts-{runs}", workers=workers, ranks=ranks)
+        hit = drill(server, run, kills)
+        assert equal(outcome(run), whole), hit
+        names = [path.name for path in sorted(run.checkpoints.iterdir())]
+        assert names == ["step-00000020", "step-00000024"], hit
+        runs += 1
+    return runs
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("workers", "points"),
+    [(0, ["write:manifest.json"]), (2, ["checkpoint:renamed"])],
+)
+def test_a_killed_run_is_the_uninterrupted_one(server, make_run, workers, points):
+    """Four of the sixty kills; the others take minutes."""
+    kills = plan(random.Random(workers), points, random_times=1, ranks=1)
+    killed_runs_equal_the_whole_one(server, make_run, kills, workers=workers, ranks=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(("workers", "ranks"), CONFIGURATIONS)
+def test_a_run_killed_often_is_the_uninterrupted_one(server, make_run, workers, ranks):
+    kills = spread(seed=1, configurations=CONFIGURATIONS, points_each=9, random_each=5)
+    chosen = kills[workers, ranks]
+    begin = time.monotonic()
+    runs = killed_runs_equal_the_whole_one(server, make_run, chosen, workers=workers, ranks=ranks)
+    sys.stdout.write(
+        f"\n{len(chosen)} kills, {workers} loader workers, {ranks} ranks, {runs} runs, "
+        f"{time.monotonic() - begin:.0f} s: {dict(Counter(kill.where for kill in chosen))}\n"
+    )
+
+
+def stop_after(server, run, step):
+    """SIGTERM once `step` is logged; returns the steps of the checkpoint and of the last row."""
+    pid = server.start(run)
+    while not any(row["step"] >= step for row in losses(run)):
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)
+    assert server.wait() == EXIT_STOPPED, run.log.read_text()
+    assert events(run)[-1].status == "stopped"
+    newest = newest_checkpoint(run)
+    return peek_manifest(newest).step, losses(run)[-1]["step"]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_stop_loses_no_step(server, make_run, ranks):
+    """In the middle of an epoch, with a window of the metrics that is not logged yet."""
+    whole = finish(server, make_run("whole", ranks=ranks))
+    run = make_run("parts", ranks=ranks)
+    for step in (2, 9):
+        saved, logged = stop_after(server, run, step)
+        assert saved == logged >= step
+    assert equal(finish(server, run), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_ranks(server, make_run, before, after):
+    """From the middle of an epoch: the same samples, so the same losses but for rounding."""
+    expected, weights, _ = finish(server, make_run("whole", ranks=before))
+    run = make_run("moved", ranks=before)
+    saved, _ = stop_after(server, run, 2)
+    assert saved % STEPS
+    run.claim(make_run("as-moved", ranks=after).read_job())
+    moved, moved_weights, _ = finish(server, run)
+    assert [row["step"] for row in moved] == [row["step"] for row in expected]
+    assert moved[:saved] == expected[:saved]
+    assert [row["loss"] for row in moved] == pytest.approx(
+        [row["loss"] for row in expected], abs=1e-5
+    )
+    for name, value in weights.items():
+        torch.testing.assert_close(moved_weights[name], value, rtol=1e-3, atol=1e-4)
