@@ -1,0 +1,239 @@
+"""Does pretraining help on generated videos? `python -m bench.generated --out DIR`.
+
+Their class is told by motion alone, while every video has colours of its own: the contrast may tell
+clips apart by colour and learn nothing of motion. Each pretraining is measured frozen and finetuned
+with more and fewer labels.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.ceiling.running import Resident, run
+from bench.ceiling.work import work_through
+
+from cmaev.data.synth import synthesise
+from cmaev_spec.files import write_atomic
+from cmaev_spec.job import JobSpec, parse_job
+
+CLIP = {"frames": 8, "stride": 2, "size": 32}
+MODEL = "cmaev_vit_nano_patch8_32"
+LABELS_PER_CLASS = (5, 10, 25, 50)
+STEPS = 600
+"""Of finetuning, whatever the number of labels."""
+PRETRAININGS: dict[str, dict[str, Any]] = {
+    "scratch": {},
+    "reconstruction": {"epochs": 100, "contrast_weight": 0.0},
+    "cmaev": {"epochs": 100},
+    "cmaev, no colour augmentation": {"epochs": 100, "color_augment": False},
+    "cmaev, contrast alone": {"epochs": 100, "reconstruction_weight": 0.0},
+    "reconstruction, 4 times as long": {"epochs": 400, "contrast_weight": 0.0},
+    "cmaev, 4 times as long": {"epochs": 400},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pretraining with its probes, or a finetuning from it."""
+
+    arm: str
+    seed: int
+    labels: int = 0
+    """Per class; 0 pretrains."""
+
+    @property
+    def name(self) -> str:
+        """Names its files."""
+        return f"{self.arm}, seed {self.seed}, {self.labels or 'no'} labels".replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where everything is, and how much of it."""
+
+    out: Path
+    seeds: int
+
+    def result(self, task: Task) -> Path:
+        """What a task found."""
+        return self.out / "tasks" / f"{task.name}.json"
+
+    def folder(self, task: Task) -> Path:
+        """The run of a task."""
+        return self.out / "runs" / task.name
+
+    def plan(self) -> dict[Task, list[Task]]:
+        """Every finetuning after its pretraining."""
+        plan: dict[Task, list[Task]] = {}
+        for seed in range(self.seeds):
+            for arm in reversed(PRETRAININGS):  # the longest first
+                before = Task(arm, seed)
+                plan[before] = []
+                plan |= {Task(arm, seed, count): [before] for count in LABELS_PER_CLASS}
+        return plan
+
+    def do(self, task: Task) -> None:
+        """Runs a task and writes down what came out."""
+        found = self._finetune(task) if task.labels else self._pretrain(task)
+        self.result(task).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.result(task), json.dumps(found))
+
+    def _pretrain(self, task: Task) -> dict[str, float]:
+        found: dict[str, float] = {}
+        if task.arm != "scratch":
+            found |= run(self._pretraining(task), self.folder(task))
+        source = None if task.arm == "scratch" else str(self.folder(task))
+        probe = parse_job(
+            {
+                "kind": "probe",
+                "seed": task.seed,
+                "source": source,
+                "model": {"name": MODEL} if source is None else None,
+                "data": {
+                    "index": str(self._index(LABELS_PER_CLASS[-1])),
+                    "val_index": str(self._videos / "val.csv"),
+                    "clip": CLIP,
+                },
+                "attentive": {"epochs": 60},
+            }
+        )
+        asked = self.out / "runs" / f"{task.name}-probe"
+        found |= _run(probe, asked)
+        shutil.rmtree(asked)
+        return found
+
+    def _pretraining(self, task: Task) -> Any:
+        options = dict(PRETRAININGS[task.arm])
+        epochs = options.pop("epochs")
+        data = {"color_augment": options.pop("color_augment", True)}
+        return parse_job(
+            {
+                "kind": "pretrain",
+                "seed": task.seed,
+                "model": {"name": MODEL},
+                "objective": {"mask_ratio": 0.75, **options},
+                "data": {
+                    "index": str(self._index(LABELS_PER_CLASS[-1])),
+                    "clip": CLIP,
+                    "cache": "memory",
+                    **data,
+                },
+                "optim": {
+                    "base_lr": 8e-3,
+                    "batch_size": 32,
+                    "epochs": epochs,
+                    "warmup_epochs": epochs // 10,
+                },
+                "run": {"checkpoint_every": epochs, "log_every": 50},
+            }
+        )
+
+    def _finetune(self, task: Task) -> dict[str, float]:
+        steps_per_epoch = task.labels * 8 // 32
+        epochs = STEPS // steps_per_epoch
+        init = None if task.arm == "scratch" else str(self.folder(Task(task.arm, task.seed)))
+        job = parse_job(
+            {
+                "kind": "finetune",
+                "seed": task.seed,
+                "init": init,
+                "model": {"name": MODEL, "init_scale": 1.0},
+                "data": {
+                    "index": str(self._index(task.labels)),
+                    "val_index": str(self._videos / "val.csv"),
+                    "clip": CLIP,
+                    "crop_area": [0.5, 1.0],
+                    "cache": "memory",
+                },
+                "optim": {
+                    "base_lr": 8e-3,
+                    "batch_size": 32,
+                    "epochs": epochs,
+                    "warmup_epochs": epochs // 10,
+                    "layer_decay": 0.9,
+                },
+                "run": {"checkpoint_every": epochs, "log_every": 50},
+            }
+        )
+        found = _run(job, self.folder(task))
+        shutil.rmtree(self.folder(task))
+        return found
+
+    @property
+    def _videos(self) -> Path:
+        return self.out / "videos"
+
+    def _index(self, per_class: int) -> Path:
+        return self._videos / f"train-{per_class}.csv"
+
+    def prepare(self) -> Resident:
+        """Makes the videos, and indexes with fewer and fewer labels of each class."""
+        if not (self._videos / "train.csv").exists():
+            synthesise(self._videos, per_class=LABELS_PER_CLASS[-1], val_per_class=25, seed=0)
+        lines = (self._videos / "train.csv").read_text().splitlines()
+        for count in LABELS_PER_CLASS:
+            seen: dict[str, int] = {}
+            kept = [lines[0]]
+            for line in lines[1:]:
+                label = line.rsplit(",", 1)[1]
+                seen[label] = seen.get(label, 0) + 1
+                if seen[label] <= count:
+                    kept.append(line)
+            write_atomic(self._index(count), "\n".join(kept) + "\n")
+        every = [*lines, *(self._videos / "val.csv").read_text().splitlines()[1:]]
+        everything = self._videos / "everything.csv"
+        write_atomic(everything, "\n".join(every) + "\n")
+        return Resident(everything, self._videos, size=CLIP["size"], workers=2)
+
+    def table(self) -> str:
+        """Top-1 on the held-out videos, each seed."""
+        heads = [*(f"{count} labels a class" for count in LABELS_PER_CLASS), "kNN", "attentive"]
+        rows = ["| pretraining | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+        for arm in PRETRAININGS:
+            cells = [
+                self._cell([Task(arm, seed, n) for seed in range(self.seeds)], "top1")
+                for n in LABELS_PER_CLASS
+            ]
+            frozen = [Task(arm, seed) for seed in range(self.seeds)]
+            cells += [self._cell(frozen, f"{probe}_top1") for probe in ("knn", "attentive")]
+            rows.append(f"| {arm} | {' | '.join(cells)} |")
+        return "\n".join(rows)
+
+    def _cell(self, tasks: Sequence[Task], figure: str) -> str:
+        files = [self.result(task) for task in tasks]
+        found: list[Mapping[str, float]] = [json.loads(f.read_text()) for f in files if f.exists()]
+        return ", ".join(f"{values[figure]:.3f}" for values in found)
+
+
+def _run(job: JobSpec, folder: Path) -> dict[str, float]:
+    return run(job, folder)  # type: ignore[arg-type]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs what is not done yet, then prints the table; 1 if a task failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.generated", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="that share the device")
+    parser.add_argument("--minutes", type=float, default=1e6, help="no task starts after this")
+    arguments = parser.parse_args(argv)
+    study = Study(arguments.out.absolute(), arguments.seeds)
+    study.prepare().install()
+    failed = work_through(
+        study.plan(),
+        study.do,
+        study.result,
+        processes=arguments.processes,
+        minutes=arguments.minutes,
+    )
+    print(study.table(), flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
