@@ -10,6 +10,10 @@ import pytest
 from typer.main import get_command
 
 from cmaev.cli import build
+from cmaev_spec.overrides import JOBS, LEFT_OUT, override_fields
+from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
+
+PROBES = {"knn": KnnSpec, "linear": LinearSpec, "attentive": AttentiveSpec}
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,9 +52,14 @@ def test_the_python_example_runs(tmp_path):
     assert result.stdout.splitlines()[-1] == "torch.Size([4, 8])"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("page", "count"), [("python", 3), pytest.param("python", None, marks=pytest.mark.slow)]
+    ("page", "count"),
+    [
+        ("python", 3),
+        pytest.param("python", None, marks=pytest.mark.slow),
+        pytest.param("training", None, marks=pytest.mark.slow),
+    ],
 )
 def test_a_page_runs_from_top_to_bottom(page, count, tmp_path):
     """Each block in a process of its own, or the first `count` blocks."""
@@ -71,6 +80,20 @@ def test_a_page_runs_from_top_to_bottom(page, count, tmp_path):
         assert result.returncode == 0, script + result.stdout + result.stderr
         for line in re.findall(r"^ *print\(.*\)  # prints (.*)$", script, flags=re.MULTILINE):
             assert line in result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.stem)
+def test_every_field_that_a_page_names_exists(page):
+    known = {path for kind in JOBS for path in override_fields(kind).values()} | LEFT_OUT
+    known |= {f"{path.rpartition('.')[0]}" for path in known}
+    sections = "data|optim|model|objective|resources|run|knn|linear|attentive"
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_.]+)", text))
+    inner = {name for name in named if name.startswith(("knn.", "linear.", "attentive."))}
+    for name in inner:
+        probe, _, field = name.partition(".")
+        assert field in PROBES[probe].model_fields, name
+    assert named - inner - known == set()
 
 
 def commands():

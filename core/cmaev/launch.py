@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cmaev.launch", description=__doc__)
     parser.add_argument("--run-dir", required=True, help="run directory that holds spec.json")
     parser.add_argument("--spec", help="job that claims the run directory first, YAML or JSON")
-    parser.add_argument(RANK_FLAG, dest="as_rank", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        RANK_FLAG,
+        dest="as_rank",
+        action="store_true",
+        help="be one rank of the run, started by torchrun or by this command",
+    )
     arguments = parser.parse_args(argv)
     # The group of a rank is its launcher's, and may be the user's shell script: it ends alone.
     lifeline.watch(on_lost=_end_now if arguments.as_rank else None)

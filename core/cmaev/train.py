@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     stop.install()
     if job.resources.threads is not None:
         torch.set_num_threads(job.resources.threads)
+    distributed.check_started(job.resources)
     world = distributed.join(job.resources.device)
     logging.basicConfig(
         level=logging.INFO if world.main else logging.WARNING,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cmaev_spec.exits import BadInput
+from cmaev_spec.resources import ResourceSpec
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -73,6 +74,20 @@ def no_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     return module.no_sync()
+
+
+def check_started(resources: ResourceSpec) -> None:
+    """Checks that as many processes were started as the job is for.
+
+    Raises:
+        BadInput: if not; batches would be of another size than the job says.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size != resources.world_size:
+        raise BadInput(
+            f"resources: nodes x processes_per_node is {resources.world_size}, and {size} "
+            "processes were started; make them agree"
+        )
 
 
 def join(device: str) -> World:
