@@ -223,11 +223,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=1e6, help="no task starts after this")
     arguments = parser.parse_args(argv)
     study = Study(arguments.out.absolute(), arguments.seeds)
-    study.prepare().install()
     failed = work_through(
         study.plan(),
         study.do,
         study.result,
+        begin=study.prepare().install,
         processes=arguments.processes,
         minutes=arguments.minutes,
     )

@@ -33,11 +33,12 @@ def main(argv: Sequence[str]) -> int:
     plan = study.plan(tuple(map(int, arguments.folds.split(","))), grid=arguments.grid)
     everything = index(out / "indexes", FOLDS, labelled=False)
     workers = max(1, (os.cpu_count() or 2) - 1)
-    Resident(everything, data, size=budget.size, workers=workers).install()
+    resident = Resident(everything, data, size=budget.size, workers=workers)
     failed = work_through(
         plan,
         study.do,
         study.result,
+        begin=resident.install,
         processes=arguments.processes,
         minutes=arguments.minutes,
     )

@@ -32,6 +32,7 @@ def work_through(
     do: Callable[[T], None],
     result: Callable[[T], Path],
     *,
+    begin: Callable[[], None],
     processes: int,
     minutes: float,
 ) -> int:
@@ -41,8 +42,8 @@ def work_through(
         plan: the tasks that each task needs.
         do: does one, and leaves its result.
         result: the file that a task leaves.
-        processes: that work side by side; forked before CUDA starts, so that all share what this
-            process has in memory.
+        begin: what every process does first.
+        processes: that work side by side.
         minutes: no task starts after so many.
 
     Returns:
@@ -54,8 +55,13 @@ def work_through(
     order.prepare()
     running: dict[Future[str], T] = {}
     failed = 0
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_quieten) as pool:
+    pool = ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),  # CUDA does not survive a fork
+        initializer=_begin,
+        initargs=(begin,),
+    )
+    with pool:
         while order.is_active():
             ready = order.get_ready()
             for task in ready:
@@ -87,7 +93,8 @@ def _try(do: Callable[[T], None], task: T, deadline: float) -> str:
     return ""
 
 
-def _quieten() -> None:
+def _begin(begin: Callable[[], None]) -> None:
     """Processes share the cores, and a screen that none of them writes to."""
+    begin()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
