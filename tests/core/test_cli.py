@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer
 import yaml
+
+from cmaev import cli
 
 
 def presets(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -22,3 +26,25 @@ def test_an_unknown_preset_is_bad_input_that_lists_the_others() -> None:
     shown = presets("show", "none", "--json")
     assert shown.returncode == 64
     assert "nano-pretrain" in shown.stderr
+
+
+def test_a_full_disk_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Writing to this device fails as on a full disk."""
+
+    def fill() -> None:
+        Path("/dev/full").write_text("a")
+
+    def build() -> typer.Typer:
+        app = typer.Typer(pretty_exceptions_enable=False)
+        app.command()(fill)
+        return app
+
+    monkeypatch.setattr(cli, "build", build)
+    monkeypatch.setattr(sys, "argv", ["cmaev"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    message = "error: No space left on device; make room, then run it again\n"
+    assert capsys.readouterr().err == message

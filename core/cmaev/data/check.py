@@ -15,13 +15,13 @@ from cmaev.data.check_file import CheckTask, Verdict, check_video
 from cmaev.data.check_report import CheckReport, write_report
 from cmaev.data.decode import DecodeLimits, backend_names, is_available
 from cmaev.data.decode.base import needed_module, require_module
+from cmaev.data.entries import read_entries
 from cmaev.data.errors import DataError
 from cmaev.data.frame_folder import FrameFolder
 from cmaev.data.index import Verified, VideoIndex
 from cmaev.data.output import alone_in, local_output
 from cmaev.data.sandbox import MEMORY_BYTES, SECONDS, LimitedPool
 from cmaev.data.storage import is_url
-from cmaev_spec.files import drop_partial_line
 
 STATE: Final = "checked.jsonl"
 
@@ -115,7 +115,7 @@ def check_index(
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):
         state = out / STATE
-        known = _read_state(state)
+        known = read_entries(state, parse=_Entry.from_line, command="check")
         videos = distinct_videos(index)
         todo = _to_check(index, videos, known, options)
         entries = _check(index, todo, options)
@@ -216,15 +216,3 @@ def _source(index: VideoIndex, row: int) -> Path | bytes | FrameFolder | str:
     source = index.open_source(row)
     assert isinstance(source, Path | bytes | FrameFolder)
     return source
-
-
-def _read_state(state: Path) -> dict[str, _Entry]:
-    """The last entry of each video."""
-    drop_partial_line(state)
-    if not state.is_file():
-        return {}
-    try:
-        entries = map(_Entry.from_line, state.read_bytes().splitlines())
-        return {entry.key: entry for entry in entries}
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{state}: it is no state of a check; delete it to begin anew") from None

@@ -18,6 +18,7 @@ from cmaev.data.check_file import Verdict
 from cmaev.data.check_report import QUARANTINE, most_common
 from cmaev.data.decode import DecodeLimits
 from cmaev.data.encode import EncodeOptions, EncodeTask, encode_video, temporary_name
+from cmaev.data.entries import read_entries
 from cmaev.data.errors import DataError
 from cmaev.data.frame_folder import FrameFolder
 from cmaev.data.index import VideoIndex
@@ -26,7 +27,7 @@ from cmaev.data.open_table import INDEX_NAME
 from cmaev.data.output import alone_in, local_output
 from cmaev.data.sandbox import MEMORY_BYTES, LimitedPool
 from cmaev.data.storage import is_url, size_and_time
-from cmaev_spec.files import drop_partial_line, write_atomic
+from cmaev_spec.files import write_atomic
 
 STATE: Final = "prepared.jsonl"
 SECONDS: Final = 1800.0
@@ -226,7 +227,7 @@ def prepare_index(
     out, options = local_output(out), options or PrepareOptions()
     out.mkdir(parents=True, exist_ok=True)
     with alone_in(out):
-        known = _read_state(out / STATE)
+        known = read_entries(out / STATE, parse=_Entry.from_line, command="prepare")
         videos = _Videos(index, out)
         todo, failed = _to_encode(videos, known, options)
         known |= failed
@@ -295,18 +296,6 @@ def _encode(
                     verdict=outcome,
                 )
     yield from unreadable
-
-
-def _read_state(state: Path) -> dict[str, _Entry]:
-    """The last entry of each video."""
-    drop_partial_line(state)
-    if not state.is_file():
-        return {}
-    try:
-        entries = map(_Entry.from_line, state.read_bytes().splitlines())
-        return {entry.key: entry for entry in entries}
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{state}: it is no state of `prepare`; delete it to begin anew") from None
 
 
 def _write_lists(index: VideoIndex, known: dict[str, _Entry], out: Path) -> dict[str, int]:

@@ -166,5 +166,5 @@ def test_a_decoder_that_is_not_fast_is_refused(videos: Path, decoder: str) -> No
 def test_a_state_of_something_else_is_refused(videos: Path) -> None:
     (videos / "out").mkdir()
     (videos / "out" / STATE).write_text('{"a": 1}\n')
-    with pytest.raises(DataError, match="it is no state of a check"):
+    with pytest.raises(DataError, match="it is no state of `check`"):
         run_check(open_index(videos / "index.csv"), videos / "out")
