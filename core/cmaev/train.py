@@ -26,6 +26,7 @@ from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
 from cmaev.engine.signals import StopRequest
 from cmaev.engine.trackers import open_trackers
+from cmaev.engine.validation import Validation
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
 from cmaev.pictures.charts import loss_curve
@@ -129,7 +130,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
             progress=progress,
         )
     with closing(training_loader(dataset, index, job, context)) as loader:
-        if not train(job, task, loader, context, steps=steps):
+        if train(job, task, loader, context, steps=steps) is None:
             return None
         if context.world.main:
             picture_pretraining(model, loader, context)
@@ -137,7 +138,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
 
 
 def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
-    """Finetunes, then measures the validation videos; None if it was stopped."""
+    """Finetunes, and measures the validation videos; None if it was stopped."""
     torch.manual_seed(job.seed)
     data = job.data
     index = open_index(data.index, root=data.root, labels=data.labels)
@@ -163,21 +164,24 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     steps = steps_per_epoch(job.optim, index)
     with filling(index, data, context) as progress:
         dataset = FinetuneViews(index, data, seed=job.seed, progress=progress)
-    with closing(training_loader(dataset, index, job, context)) as loader:
-        if not train(job, task, loader, context, steps=steps):
-            return None
-    if context.world.main:
-        picture_losses(context, title="finetuning")
-    views = EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1)
-    return measure(
-        model,
-        views,
-        val_index,
-        labels,
-        context,
-        batch_size=job.optim.batch_size,
-        loading=data,
+    validation = Validation(
+        lambda final: measure(
+            model,
+            EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1),
+            val_index,
+            labels,
+            context,
+            batch_size=job.optim.batch_size,
+            loading=data,
+            written=final,
+        ),
+        every=job.run.eval_every,
     )
+    with closing(training_loader(dataset, index, job, context)) as loader:
+        figures = train(job, task, loader, context, steps=steps, validation=validation)
+    if figures is not None and context.world.main:
+        picture_losses(context, title="finetuning")
+    return figures
 
 
 def _class_weight(job: FinetuneJob, index: VideoIndex, context: Context) -> Tensor | None:
@@ -190,7 +194,7 @@ def _class_weight(job: FinetuneJob, index: VideoIndex, context: Context) -> Tens
 
 def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:
     """Measures a finetuned run on an index with any number of views."""
-    source = load_classifier(resolve_run(job.source))
+    source = load_classifier(resolve_run(job.source), which=job.checkpoint)
     data = job.data
     index = open_index(data.index, root=data.root, labels=source.labels)
     index.require_labels()
@@ -227,9 +231,15 @@ def start_from(source: str | None, model: CMAEV | VideoClassifier, context: Cont
 
 
 def train(
-    job: PretrainJob | FinetuneJob, task: Task, loader: Loader, context: Context, *, steps: int
-) -> bool:
-    """Trains to the last step; False if it was stopped before."""
+    job: PretrainJob | FinetuneJob,
+    task: Task,
+    loader: Loader,
+    context: Context,
+    *,
+    steps: int,
+    validation: Validation | None = None,
+) -> dict[str, float] | None:
+    """Trains to the last step; returns the figures of the last evaluation, None if stopped."""
     torch.manual_seed(job.seed * 65_537 + context.world.rank)
     trainer = Trainer(
         task,
@@ -242,8 +252,9 @@ def train(
         world=context.world,
         events=context.events,
         stop=context.stop,
+        validation=validation,
     )
-    return trainer.fit() == "finished"
+    return trainer.figures if trainer.fit() == "finished" else None
 
 
 def picture_pretraining(model: CMAEV, loader: Loader, context: Context) -> None:

@@ -13,12 +13,17 @@ from cmaev_spec.exits import BadInput
 from cmaev_spec.model import ClassifierSpec, ObjectiveSpec, PretrainEncoderSpec
 from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
 from cmaev_spec.probe import AttentiveSpec, FrozenEncoderSpec, KnnSpec, LinearSpec, ProbeData
-from cmaev_spec.resources import ResourceSpec, RunControlSpec
+from cmaev_spec.resources import FinetuneControlSpec, ResourceSpec, RunControlSpec
 from cmaev_spec.wire import RUNNERS
 
 RunRef = Annotated[
     str,
     Field(min_length=1, description="`job:<id>` of a finished job, or the path of a run directory"),
+]
+
+Which = Annotated[
+    Literal["newest", "best"],
+    Field(description="best: by run.keep_best of the run, among the checkpoints that it measured"),
 ]
 
 WeightsRef = Annotated[
@@ -98,6 +103,7 @@ class FinetuneJob(TrainingJob):
         False, description="weigh classes equally in the loss, whatever their numbers of videos"
     )
     optim: FinetuneOptimSpec
+    run: FinetuneControlSpec = FinetuneControlSpec()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -144,6 +150,7 @@ class EvaluateJob(JobBase):
 
     kind: Literal["evaluate"]
     source: RunRef
+    checkpoint: Which = "newest"
     data: EvaluateData
 
 
@@ -152,6 +159,7 @@ class ExportJob(JobBase):
 
     kind: Literal["export"]
     source: RunRef
+    checkpoint: Which = "newest"
     model_name: str = Field("action-recogniser", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     num_clips: int = Field(1, ge=1, le=20, description="views in time that an answer averages")
 

@@ -135,6 +135,9 @@ class FinetuneOverrides(TrainingOverrides, total=False):
     balanced: bool
     layer_decay: float
     label_smoothing: float
+    # run
+    eval_every: int | None
+    keep_best: Literal["macro_recall", "top1"] | None
 
 
 class ProbeOverrides(JobOverrides, total=False):
@@ -153,6 +156,7 @@ class ProbeOverrides(JobOverrides, total=False):
 class EvaluateOverrides(JobOverrides, total=False):
     """What an evaluation takes besides."""
 
+    checkpoint: Literal["newest", "best"]
     num_clips: int
     num_crops: int
     batch_size: int

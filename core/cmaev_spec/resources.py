@@ -73,3 +73,16 @@ class RunControlSpec(Spec):
                 f"checkpoint_every ({self.checkpoint_every})"
             )
         return self
+
+
+class FinetuneControlSpec(RunControlSpec):
+    """What is measured while finetuning goes on, and what is kept for it."""
+
+    eval_every: int | None = Field(
+        None,
+        ge=1,
+        description="epochs between evaluations, each with a checkpoint; None: after the last only",
+    )
+    keep_best: Literal["macro_recall", "top1"] | None = Field(
+        "macro_recall", description="the checkpoint with the highest such figure is kept, too"
+    )

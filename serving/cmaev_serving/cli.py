@@ -19,6 +19,9 @@ def export(
     num_clips: Annotated[
         int, typer.Option(min=1, max=20, help="Views in time that an answer averages.")
     ] = 1,
+    checkpoint: Annotated[
+        str, typer.Option(help="Of the run's checkpoints: newest, or best.")
+    ] = "newest",
     archive: Annotated[bool, typer.Option(help="Also write the TorchServe archive.")] = True,
 ) -> None:
     """Write a finetuned run as ONNX, proven equal to PyTorch, and as a TorchServe archive."""
@@ -28,7 +31,15 @@ def export(
     from cmaev_spec.job import ExportJob, parse_job
     from cmaev_spec.rundir import resolve_run
 
-    job = parse_job({"kind": "export", "source": run, "model_name": name, "num_clips": num_clips})
+    job = parse_job(
+        {
+            "kind": "export",
+            "source": run,
+            "checkpoint": checkpoint,
+            "model_name": name,
+            "num_clips": num_clips,
+        }
+    )
     assert isinstance(job, ExportJob)
     try:
         result = export_run(
@@ -36,6 +47,7 @@ def export(
             local_output(out),
             name=job.model_name,
             num_clips=job.num_clips,
+            which=job.checkpoint,
             archive=archive,
             on_stage=lambda stage: typer.echo(f"{stage} …", err=True),
         )

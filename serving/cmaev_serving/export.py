@@ -32,7 +32,7 @@ from cmaev_serving.runtime import Session
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_OK, BadInput
 from cmaev_spec.files import sync_directory, write_atomic
-from cmaev_spec.job import ExportJob
+from cmaev_spec.job import ExportJob, Which
 from cmaev_spec.rundir import RunDir, resolve_run
 from cmaev_spec.wire import content_hash
 
@@ -71,6 +71,7 @@ def export_run(
     *,
     name: str,
     num_clips: int = 1,
+    which: Which = "newest",
     archive: bool = True,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ExportResult:
@@ -81,6 +82,7 @@ def export_run(
         out: folder to write into, made if it is not there.
         name: model name, also of the archive.
         num_clips: views in time that an answer will average.
+        which: of the run's checkpoints.
         archive: whether to build the TorchServe archive.
         on_stage: told the name of each stage as it begins.
 
@@ -89,7 +91,7 @@ def export_run(
         ParityError: if the exported model computes something else.
     """
     on_stage("load")
-    loaded = load_classifier(run)
+    loaded = load_classifier(run, which=which)
     out.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out, prefix=_SCRATCH))
     try:
@@ -168,6 +170,7 @@ def run_job(job: ExportJob, run: RunDir, events: EventLog) -> dict[str, float]:
         run.export,
         name=job.model_name,
         num_clips=job.num_clips,
+        which=job.checkpoint,
         on_stage=lambda stage: events.progress(
             stage, step=STAGES.index(stage), total_steps=len(STAGES)
         ),

@@ -238,9 +238,18 @@ def test_two_processes_train_together_and_measure_every_video_once(videos, tmp_p
     resources = {"threads": 1, "processes_per_node": 2}
     pretraining, finetuning = RunDir(tmp_path / "pretrain"), RunDir(tmp_path / "finetune")
     pretraining.claim(job("pretrain", videos, resources=resources))
-    finetuning.claim(job("finetune", videos, resources=resources, init=str(pretraining.path)))
+    spec = job(
+        "finetune", videos, resources=resources, init=str(pretraining.path), run__eval_every=1
+    )
+    finetuning.claim(spec)
     for folder in (pretraining, finetuning):
         assert subprocess.run(command(folder), check=False).returncode == 0
         assert len([event for event in events(folder) if event.type == "outcome"]) == 1
     assert [row["step"] for row in read_metrics(pretraining.metrics)] == [1, 2, 3, 4]
-    assert json.loads(finetuning.summary.read_text())["num_videos"] == 6
+    summary = json.loads(finetuning.summary.read_text())
+    assert summary["num_videos"] == 6
+    rows = [row for row in read_metrics(finetuning.metrics) if "val_top1" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert rows[-1]["val_top1"] == summary["top1"]
+    best = max(rows, key=lambda row: (row["val_macro_recall"], row["step"]))
+    assert load_classifier(finetuning, which="best").step == best["step"]

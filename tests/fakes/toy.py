@@ -10,7 +10,7 @@ from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Trainer
 from cmaev.engine.signals import StopRequest
 from cmaev_spec.optim import OptimSpec
-from cmaev_spec.resources import RunControlSpec
+from cmaev_spec.resources import FinetuneControlSpec, RunControlSpec
 from cmaev_spec.rundir import RunDir
 
 STEPS_PER_EPOCH, EPOCHS, BATCH = 5, 3, 4
@@ -54,7 +54,7 @@ class Numbers:
             yield {"x": x, "y": x.sum(dim=1)}
 
 
-def train(path, *, accumulate=1, stop_at=None, task=None, **control):
+def train(path, *, accumulate=1, stop_at=None, task=None, validation=None, **control):
     path.mkdir(exist_ok=True)
     run, stop = RunDir(path), StopRequest()
     loader = Numbers(
@@ -66,17 +66,19 @@ def train(path, *, accumulate=1, stop_at=None, task=None, **control):
     optim = OptimSpec(
         base_lr=0.64, batch_size=BATCH, epochs=EPOCHS, warmup_epochs=1, accumulate=accumulate
     )
+    kind = RunControlSpec if validation is None else FinetuneControlSpec
     trainer = Trainer(
         task or NoisyTask(),
         loader,
         optim=optim,
-        control=RunControlSpec(**{"log_every": 2, **control}),
+        control=kind(**{"log_every": 2, **control}),
         steps_per_epoch=STEPS_PER_EPOCH,
         run=run,
         spec_hash="0",
         world=World(rank=0, size=1, device=torch.device("cpu")),
         events=EventLog(run),
         stop=stop,
+        validation=validation,
     )
     return trainer.fit(), run
 
@@ -84,6 +86,8 @@ def train(path, *, accumulate=1, stop_at=None, task=None, **control):
 def result(run):
     weights = load_model_state(newest_checkpoint(run))
     losses = [
-        (row["step"], row["epoch"], row["lr"], row.get("loss")) for row in read_metrics(run.metrics)
+        (row["step"], row["epoch"], row["lr"], row.get("loss"))
+        for row in read_metrics(run.metrics)
+        if "lr" in row
     ]
     return weights, losses

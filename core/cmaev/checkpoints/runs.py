@@ -5,10 +5,11 @@ from pathlib import Path
 
 from cmaev.checkpoints.weights import Weights
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
+from cmaev.engine.retention import best, read_manifests
 from cmaev.models import CMAEV, VideoClassifier, create_model, create_pretraining_model
 from cmaev_spec.exits import BadInput
-from cmaev_spec.job import FinetuneJob, PretrainJob
-from cmaev_spec.rundir import RunDir
+from cmaev_spec.job import FinetuneJob, PretrainJob, Which
+from cmaev_spec.rundir import RunDir, read_manifest
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ def load_run_model(run: RunDir) -> CMAEV | VideoClassifier:
     return model.eval()
 
 
-def load_classifier(run: RunDir) -> LoadedClassifier:
-    """Rebuilds the classifier of a finetune run from its newest complete checkpoint.
+def load_classifier(run: RunDir, *, which: Which = "newest") -> LoadedClassifier:
+    """Rebuilds the classifier of a finetune run from a complete checkpoint.
+
+    Args:
+        run: the run.
+        which: its newest checkpoint, or of those that were measured the best one.
 
     Raises:
         BadInput: if the run is of another kind, or has no complete checkpoint.
@@ -55,7 +60,7 @@ def load_classifier(run: RunDir) -> LoadedClassifier:
     if not isinstance(job, FinetuneJob):
         raise BadInput(f"source: {run.path.name} is a {job.kind} run; a finetune run is needed")
     labels = run.read_labels()
-    folder = _checkpoint(run)
+    folder = _checkpoint(run) if which == "newest" else _best_checkpoint(run, job)
     model = build_classifier(job, num_classes=len(labels))
     model.load_state_dict(load_model_state(folder))
     return LoadedClassifier(
@@ -116,6 +121,21 @@ def build_classifier(job: FinetuneJob, *, num_classes: int) -> VideoClassifier:
         )
     except ValueError as error:
         raise BadInput(f"model: {error}") from None
+
+
+def _best_checkpoint(run: RunDir, job: FinetuneJob) -> Path:
+    by = job.run.keep_best
+    folder = None if by is None else best(read_manifests(run), by=by)
+    if folder is None:
+        raise BadInput(
+            f"checkpoint: no checkpoint of {run.path.name} was measured and kept as the best one; "
+            "run.eval_every and run.keep_best of the run decide that; take the newest"
+        )
+    try:
+        read_manifest(folder)
+    except ValueError as error:
+        raise BadInput(f"checkpoint: the best one cannot be read: {error}") from None
+    return folder
 
 
 def _checkpoint(run: RunDir) -> Path:

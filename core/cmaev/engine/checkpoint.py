@@ -28,6 +28,11 @@ class SaveError(RuntimeError):
     """A checkpoint cannot be written, as where the disk is full."""
 
 
+def checkpoint_folder(run: RunDir, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return run.checkpoints / f"step-{step:08d}"
+
+
 def save_checkpoint(
     run: RunDir,
     *,
@@ -42,7 +47,7 @@ def save_checkpoint(
     Raises:
         SaveError: if it cannot be written; nothing of it is left, and the others are as they were.
     """
-    final = run.checkpoints / f"step-{step:08d}"
+    final = checkpoint_folder(run, step)
     temporary = run.checkpoints / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

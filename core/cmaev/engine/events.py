@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cmaev.engine.trackers import Forwarding, Tracker
+from cmaev.engine.validation import PREFIX
 from cmaev_spec import faults
 from cmaev_spec.events import (
     ArtifactEvent,
@@ -149,14 +150,24 @@ class MetricLog:
             with open(self._path, "a", encoding="utf-8") as file:
                 faults.write(file, json.dumps(row) + "\n", point="metrics:append")
 
-    def cut_back(self, step: int) -> None:
-        """Drops rows after `step` and any partial last line."""
+    def cut_back(self, step: int, *, measured: bool = False) -> None:
+        """Drops rows after `step` and any partial last line.
+
+        Args:
+            step: of the checkpoint.
+            measured: whether its figures are known; they are measured again where not.
+        """
         if not self._enabled or not self._path.exists():
             return
         drop_partial_line(self._path)
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = [line for line in lines if _stays(json.loads(line), step, measured=measured)]
         write_atomic(self._path, "".join(kept))
+
+
+def _stays(row: dict[str, Any], step: int, *, measured: bool) -> bool:
+    figures = any(name.startswith(PREFIX) for name in row)
+    return bool(row["step"] < step or (row["step"] == step and (measured or not figures)))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

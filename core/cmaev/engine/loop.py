@@ -25,6 +25,7 @@ from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.saving import Saving, diverged
 from cmaev.engine.signals import StopRequest
 from cmaev.engine.update import RECENT_STEPS, Update, backward
+from cmaev.engine.validation import Validation, as_metrics
 from cmaev.engine.window import Window
 from cmaev.tasks.base import Batch, Task
 from cmaev_spec.optim import OptimSpec
@@ -32,6 +33,9 @@ from cmaev_spec.resources import RunControlSpec
 from cmaev_spec.rundir import RunDir
 
 logger = logging.getLogger(__name__)
+
+
+Status = Literal["finished", "stopped"]
 
 
 class Loader(Protocol):
@@ -60,12 +64,16 @@ class Trainer:
         world: World,
         events: EventLog,
         stop: StopRequest,
+        validation: Validation | None = None,
     ) -> None:
         self.task, self.loader = task, loader
         self.optim, self.control = optim, control
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * optim.epochs
         self.world, self.events, self.stop = world, events, stop
+        self.validation = validation
+        self.figures: dict[str, float] = {}
+        """Of the last evaluation."""
         task.module.to(world.device)
         self.module = world.wrap(self._compiled())
         self.optimizer = build_optimizer(task.module, optim, layer_scale=task.layer_scale)
@@ -103,11 +111,11 @@ class Trainer:
             whole=self.world.size == 1,
         )
 
-    def fit(self) -> Literal["finished", "stopped"]:
+    def fit(self) -> Status:
         """Trains from the newest checkpoint, or from the start, to the last step."""
-        self.step = self.saving.restore()
+        self.step, self.figures = self.saving.restore()
         self._skipped, _ = self.update.skips.read()
-        self.metrics.cut_back(self.step)
+        self.metrics.cut_back(self.step, measured=bool(self.figures))
         self.events.started(
             resumed_step=self.step,
             total_steps=self.total_steps,
@@ -123,13 +131,15 @@ class Trainer:
             attention_backend(self.control.attention, self.world.device),
             closing(self.saving),
         ):
-            status: Literal["finished", "stopped"] = "finished"
+            status: Status = "finished"
+            if self._validation_due() and not self.figures:  # stopped or killed meanwhile
+                status = self._validate(display)
             while status == "finished" and self.step < self.total_steps:
                 status = self._train_epoch(display)
             self.saving.wait()
         return status
 
-    def _train_epoch(self, display: ProgressDisplay) -> Literal["finished", "stopped"]:
+    def _train_epoch(self, display: ProgressDisplay) -> Status:
         epoch, done = divmod(self.step, self.steps_per_epoch)
         batches = self.loader.epoch(epoch, start=done * self.optim.batch_size)
         for _ in range(done, self.steps_per_epoch):
@@ -141,8 +151,31 @@ class Trainer:
             if self.world.any(self.stop.requested) and self.step < self.total_steps:
                 self._save()
                 return "stopped"
-        if (epoch + 1) % self.control.checkpoint_every == 0 or self.step == self.total_steps:
+        due = (epoch + 1) % self.control.checkpoint_every == 0 or self.step == self.total_steps
+        if due or self._validation_due():
             self._save()
+        return self._validate(display) if self._validation_due() else "finished"
+
+    def _validation_due(self) -> bool:
+        epoch, inside = divmod(self.step, self.steps_per_epoch)
+        if self.validation is None or inside or epoch == 0:
+            return False
+        return self.validation.due(epoch, epochs=self.optim.epochs)
+
+    def _validate(self, display: ProgressDisplay) -> Status:
+        """Measures the model of the newest checkpoint, and notes there how good it is."""
+        assert self.validation is not None
+        begin = time.monotonic()
+        with display.paused():
+            figures = self.validation.measure(self.step == self.total_steps)
+        self._clock += time.monotonic() - begin
+        if figures is None:
+            return "stopped"
+        self.figures, values = figures, as_metrics(figures)
+        epoch = self.step / self.steps_per_epoch
+        self.metrics.append({"step": self.step, "epoch": epoch, **values})
+        self.events.metric(self.step, values)
+        self.saving.add_figures(self.step, figures)
         return "finished"
 
     def _train_step(self, batches: Iterator[Batch]) -> None:

@@ -17,8 +17,8 @@ from cmaev.engine.retention import Retention, prune_checkpoints
 from cmaev.engine.snapshot import Snapshot
 from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
-from cmaev_spec.resources import RunControlSpec
-from cmaev_spec.rundir import RunDir, peek_manifest
+from cmaev_spec.resources import FinetuneControlSpec, RunControlSpec
+from cmaev_spec.rundir import RunDir, add_figures, peek_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,11 @@ class Saving:
         self._control, self._spec_hash = control, spec_hash
         self._world, self._events = world, events
         self._writer = Background(name="checkpoint", enabled=control.async_checkpoints)
-        self._retention = Retention(latest=control.keep_checkpoints, every=control.keep_every)
+        self._retention = Retention(
+            latest=control.keep_checkpoints,
+            every=control.keep_every,
+            best_by=control.keep_best if isinstance(control, FinetuneControlSpec) else None,
+        )
 
     def save(self, step: int, *, epoch: float) -> None:
         """Begins to write a checkpoint; every process has to call it.
@@ -87,6 +91,15 @@ class Saving:
         entry = peek_manifest(folder).files[ckpt.MODEL_FILE]
         self._events.artifact("checkpoint", folder / ckpt.MODEL_FILE, sha256=entry.sha256)
 
+    def add_figures(self, step: int, figures: dict[str, float]) -> None:
+        """Notes with the checkpoint of `step` how good it is, once it is written."""
+        if self._world.main:
+            self._writer.start(lambda: self._add_figures(step, figures))
+
+    def _add_figures(self, step: int, figures: dict[str, float]) -> None:
+        add_figures(ckpt.checkpoint_folder(self._run, step), figures)
+        prune_checkpoints(self._run, self._retention)
+
     def check(self) -> None:
         """Raises what went wrong with the last checkpoint; never waits for it."""
         self._writer.check()
@@ -106,16 +119,17 @@ class Saving:
         if not finite:
             raise FloatingPointError(diverged("weights are not finite", step=step))
 
-    def restore(self) -> int:
+    def restore(self) -> tuple[int, dict[str, float]]:
         """Puts the run back to its newest checkpoint.
 
         Returns:
-            The step that it goes on from; 0 where there is none.
+            The step that it goes on from, 0 where there is no checkpoint, and the figures of the
+            checkpoint, none where it was not measured.
         """
         folder = self._newest()
         if folder is None:
             self._quarantine.clear()
-            return 0
+            return 0, {}
         state: dict[str, Any] = ckpt.load_training_state(folder)
         self._module.load_state_dict(ckpt.load_model_state(folder))
         load_moments(self._optimizer, self._module, state["optimizer"])
@@ -125,7 +139,8 @@ class Saving:
         self._window.restore(state["windows"], self._world)
         self._skips.load_state_dict(state["skips"])
         logger.info("resuming from %s", folder.name)
-        return int(folder.name.removeprefix("step-"))
+        manifest = peek_manifest(folder)
+        return manifest.step, manifest.figures
 
     def _newest(self) -> Path | None:
         """The newest checkpoint that is whole, for all processes as the main one finds it."""

@@ -27,8 +27,20 @@ def measure(
     batch_size: int,
     loading: LoadingSpec,
     probabilities: bool = False,
+    written: bool = True,
 ) -> dict[str, float] | None:
-    """Evaluates, writes what came out and returns the figures; None if it was stopped.
+    """Evaluates and returns the figures; None if it was stopped.
+
+    Args:
+        model: the classifier.
+        views: of the videos.
+        index: names the videos.
+        labels: names the classes.
+        context: the run.
+        batch_size: videos of a batch.
+        loading: loader processes and their limits.
+        probabilities: whether predictions list those of all classes.
+        written: whether predictions and confusions are written into the run directory.
 
     Raises:
         BadInput: naming every video that cannot be read; figures without them would mislead.
@@ -51,7 +63,7 @@ def measure(
     if evaluation is None:
         return None
     refuse_bad(loader.quarantine, index, context)
-    if world.main:
+    if world.main and written:
         write_evaluation(evaluation, index, labels, context, probabilities=probabilities)
     return evaluation.figures()
 
