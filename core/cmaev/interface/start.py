@@ -10,6 +10,7 @@ from cmaev.cli import claim
 from cmaev.data.output import local_output
 from cmaev.interface.process import run_to_end
 from cmaev.interface.videos import IndexFile
+from cmaev_spec.exits import BadInput
 from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, SpecError, parse_job
 from cmaev_spec.location import is_url
 from cmaev_spec.overrides import apply_words, in_words
@@ -68,7 +69,11 @@ def run_job(job: JobSpec, *, out: Path, indexes: Iterable[IndexFile], progress: 
         claim(run, job)
     for index in indexes:
         index.write()
-    run_to_end(run, progress=progress)
+    try:
+        run_to_end(run, progress=progress)
+    except BadInput as error:
+        field, colon, text = str(error).partition(": ")
+        raise BadInput(f"{_argument(job.kind, field)}{colon}{text}") from None
     return run
 
 
@@ -119,9 +124,10 @@ def named_by_argument(kind: str) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        raise SpecError(
-            [
-                (_ARGUMENTS.get(field) or in_words(kind, field), text)
-                for field, text in error.problems
-            ]
-        ) from None
+        problems = [(_argument(kind, field), text) for field, text in error.problems]
+        raise SpecError(problems) from None
+
+
+def _argument(kind: str, field: str) -> str:
+    """The argument that a field comes from; what is no field stays as it is."""
+    return _ARGUMENTS.get(field) or in_words(kind, field)

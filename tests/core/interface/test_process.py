@@ -1,17 +1,19 @@
 """How runs end, with a quick runner in place of training (tests/fakes/fake_runner.py)."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cmaev import BadInput, Run, RunFailed, RunStopped, pretrain
+from cmaev.runlock import hold_run
 from cmaev_spec.rundir import RunDir
 
 FAKES = Path(__file__).parents[2] / "fakes"
@@ -44,7 +46,7 @@ def test_what_it_prints_is_shown_or_logged(
 
 
 def test_each_end_has_an_exception(start: Start, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^data\.index: no such file$"):
+    with pytest.raises(BadInput, match=r"^videos: no such file$"):
         start("raise=bad")
     # The directory of a run that never got to a checkpoint makes room for the next one.
     with pytest.raises(RunFailed, match="RuntimeError: the disk is full; what it printed is in"):
@@ -65,32 +67,50 @@ def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"out: {tmp_path}/run belongs to another run: name is")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_a_checkpoint_and_ends_the_script(tmp_path: Path, number: int) -> None:
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A script with a run that goes on until it is stopped."""
     (tmp_path / "a.mp4").touch()
-    script = (
+    code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from cmaev import pretrain\n"
         "pretrain(['a.mp4'], out='run', name='steps=100000')\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": PATHS},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    steps = tmp_path / "run" / "steps-0.txt"
-    while not steps.is_file() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, told = process.communicate()
-    assert process.returncode == -number, told
+    ) as process:
+        while not (tmp_path / "run" / "steps-0.txt").is_file() and process.poll() is None:
+            time.sleep(0.01)
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_ends_the_script(
+    script: "subprocess.Popen[str]", tmp_path: Path, number: int
+) -> None:
+    run = RunDir(tmp_path / "run")
+    script.send_signal(number)
+    _, told = script.communicate()
+    assert script.returncode == -number, told
     assert ("stopping after a checkpoint" in told) == (number == signal.SIGINT)
-    done = steps.read_text()
-    assert '"stopped"' in RunDir(tmp_path / "run").events.read_text().splitlines()[-1]
-    time.sleep(0.1)
-    assert steps.read_text() == done, "nothing trains on"
+    assert '"stopped"' in run.events.read_text().splitlines()[-1]
+    with hold_run(run, patience=0.0):
+        steps = len((run.path / "steps-0.txt").read_text().splitlines())
+        assert json.loads((run.path / "state-0.json").read_text()) == steps, "no step is lost"
+
+
+def test_a_run_ends_with_a_script_that_is_killed(
+    script: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    script.kill()
+    script.wait()
+    with hold_run(RunDir(tmp_path / "run"), patience=60.0):
+        pass  # Every process of the run is gone, or this would raise.
 
 
 def test_signal_handlers_are_what_they_were(start: Start) -> None:
