@@ -12,7 +12,8 @@ from bench.gpu.exactness import exactness
 from bench.gpu.finetuning import finetuning
 from bench.gpu.harness import Bench
 from bench.gpu.inputs import input_path
-from bench.gpu.pretraining import batches, forms, levers, sizes
+from bench.gpu.levers import levers
+from bench.gpu.pretraining import batches, forms, sizes
 from bench.gpu.profiling import profiling
 from bench.gpu.results import Report, header
 from bench.gpu.runtime import onnx_runtime

@@ -1,15 +1,18 @@
 """Whether fast forms compute what the plain ones do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from bench.gpu.harness import Bench, Figures
 from bench.gpu.inputs import FedStep, random_frames, resident
-from bench.gpu.training import CapturedStep, pretraining_step
+from bench.gpu.training import CapturedStep, pretraining_model, pretraining_step
+from bench.steps import clips
 from torch import Tensor
 
 from cmaev.data.device import crop_resize
+from cmaev.engine.precision import autocast
 
 STEPS = 50
 
@@ -29,6 +32,7 @@ def exactness(bench: Bench) -> None:
             bench, name, batch
         ),
         "blocks compiled against eager, fp32": lambda: both(exact, {**exact, "how": "blocks"}),
+        "step compiled against eager, fp32": lambda: both(exact, {**exact, "how": "step"}),
         "target on a stream of its own against one stream, fp32": lambda: both(
             exact, {**exact, "overlap": True}
         ),
@@ -36,11 +40,27 @@ def exactness(bench: Bench) -> None:
             exact, {**exact, "sparse_stages": False}, hybrid
         ),
         "one CUDA graph against eager, losses of 5 steps": lambda: replays(bench, name, batch),
+        "target's tokens carried in bf16 against fp32, features": lambda: residuals(
+            bench, name, batch
+        ),
         "no step waits for the device": lambda: silence(bench, name, batch),
         "crops against Pillow": lambda: crops(bench),
     }
-    for case, work in cases.items():
-        bench.case("exact", case, work)
+    small = cases.keys() - {"step compiled against eager, fp32"}  # as blocks, in small
+    with plain_fp32():
+        for case, work in bench.cases(cases, small=small).items():
+            bench.case("exact", case, work)
+
+
+@contextmanager
+def plain_fp32() -> Iterator[None]:
+    """fp32 without TF32, which cuDNN's convolutions take by default, though products do not."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def far(a: Tensor, b: Tensor) -> float:
@@ -77,6 +97,27 @@ def precision(bench: Bench, name: str, batch: int) -> Figures:
         "largest of a step": ((fast - exact).abs() / exact).max().item(),
         "last loss, fp32": exact[-1].item(),
         "last loss, bf16": fast[-1].item(),
+    }
+
+
+@torch.no_grad()
+def residuals(bench: Bench, name: str, batch: int) -> Figures:
+    """The target's features under bf16 autocast, with blocks that add to bf16 or to fp32 tokens."""
+    model = pretraining_model(bench, name)
+    video, _ = clips(name, batch, device=bench.device)
+
+    def feature() -> Tensor:
+        with autocast(torch.bfloat16, bench.device):
+            return model.target_feature(video).float()
+
+    exact, carried = model.target_feature(video), feature()
+    embed = model.target_encoder.get_submodule("patch_embed")
+    with embed.register_forward_hook(lambda module, args, tokens: tokens.float()):
+        wide = feature()
+    return {
+        "bf16 tokens to fp32 tokens": far(carried, wide),
+        "bf16 tokens to fp32 all over": far(carried, exact),
+        "fp32 tokens to fp32 all over": far(wide, exact),
     }
 
 

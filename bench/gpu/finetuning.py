@@ -37,12 +37,12 @@ def finetuning(bench: Bench) -> None:
     """ViT-B: a step, and answers one by one and in batches."""
     name = bench.model("base")
     forms: dict[str, Compile] = {"eager": "none", "blocks compiled": "blocks", "compiled": "step"}
-    for form, how in forms.items():
+    for form, how in bench.cases(forms, small=("compiled",)).items():
         batch = bench.size(64, small=2)
         work = partial(train, bench, name, batch=batch, how=how)
         bench.case("finetune", f"training step, {form}", work)
     for batch in {1, bench.size(64, small=1)}:
-        for form, how in forms.items():
+        for form, how in bench.cases(forms, small=("eager",)).items():
             work = partial(infer, bench, name, batch=batch, how=how)
             bench.case("finetune", f"inference, batch {batch}, {form}", work)
 

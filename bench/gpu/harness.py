@@ -3,8 +3,9 @@
 import gc
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from bench.gpu.results import Figure, Report, Row, complain
@@ -12,6 +13,7 @@ from bench.gpu.results import Figure, Report, Row, complain
 from cmaev.engine.compilation import Compile
 
 Figures = Mapping[str, Figure]
+Case = TypeVar("Case")
 
 
 class CannotMeasureError(Exception):
@@ -47,6 +49,10 @@ class Bench:
         """A number, or the one that stands in for it in small."""
         return small if self.quick else full
 
+    def cases(self, every: Mapping[str, Case], *, small: Collection[str]) -> dict[str, Case]:
+        """All cases, or in small those that stand for them."""
+        return {name: what for name, what in every.items() if not self.quick or name in small}
+
     def model(self, size: str, *, family: str = "vit") -> str:
         """A registered name; in small always that of the smallest."""
         if self.quick:
@@ -55,8 +61,13 @@ class Bench:
 
     @property
     def how(self) -> Compile:
-        """How a step is compiled where it is not the compiling that is compared."""
+        """How a step is compiled where neither compiling nor its speed is what is compared."""
         return "none" if self.quick else "blocks"
+
+    @property
+    def fastest(self) -> Compile:
+        """How a step is compiled where its speed counts."""
+        return "none" if self.quick else "step"
 
     def need_cuda(self) -> None:
         """Skips what a CPU does not have."""

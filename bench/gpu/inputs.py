@@ -182,10 +182,14 @@ def input_path(bench: Bench) -> None:
         return figures
 
     base = bench.case("input", "clips that lie on the device", bare)
-    ways = itertools.product(SOURCES, ((False, MOST_PRECISE), (True, MOST_PRECISE)))
-    for source, (compiled, precision) in ways:
-        case = f"{source}, {'compiled' if compiled else 'eager'}"
-        bench.case("input", case, partial(fed, source, compiled=compiled, precision=precision))
+    ways = {
+        f"{source}, {'compiled' if compiled else 'eager'}": (source, compiled)
+        for source, compiled in itertools.product(SOURCES, (False, True))
+    }
+    small = [case for case, (source, compiled) in ways.items() if not compiled]
+    for case, (source, compiled) in bench.cases(ways, small=[*small, list(ways)[-1]]).items():
+        work = partial(fed, source, compiled=compiled, precision=MOST_PRECISE)
+        bench.case("input", case, work)
     if bench.cuda:
         source = "data set on the device"
         work = partial(fed, source, compiled=True, precision=HALF_PRECISE)

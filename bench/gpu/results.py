@@ -14,7 +14,16 @@ import torch
 from bench.timing import hardware
 
 Figure = float | int | str
-PACKAGES = ("torch", "timm", "numpy", "triton", "transformers", "onnx", "onnxruntime-gpu")
+PACKAGES = (
+    "torch",
+    "timm",
+    "numpy",
+    "triton",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+)
 STATUSES = ("ok", "skipped", "failed")
 
 
@@ -104,14 +113,7 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return version("onnxruntime") if name == "onnxruntime-gpu" and _has("onnxruntime") else None
-
-
-def _has(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
+        return None
 
 
 def complain(message: str) -> None:

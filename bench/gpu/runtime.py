@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 from functools import partial
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
     if bench.quick and dtype == torch.float16:
         raise CannotMeasureError("in small, fp32 stands for both")
     provider = "CUDAExecutionProvider" if bench.cuda else "CPUExecutionProvider"
-    if provider not in onnxruntime.get_available_providers():
-        raise CannotMeasureError(f"this onnxruntime has no {provider}")
+    package, offered = installed("onnxruntime"), onnxruntime.get_available_providers()
+    if provider not in offered:
+        raise CannotMeasureError(f"{package} has no {provider}, but {', '.join(offered)}")
     model = nn.Sequential(FrameNormaliser(), classifier(bench, name)).eval().to(bench.device)
     nn.init.normal_(model[1].head.weight, std=0.05)  # logits that differ
     shape = architecture(name)
@@ -50,7 +52,7 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
         export(model.to(dtype), frames, path)
         session = onnxruntime.InferenceSession(str(path), providers=[provider])
     if provider not in session.get_providers():
-        raise CannotMeasureError(f"{provider} is there but does not start")
+        raise CannotMeasureError(f"{provider} of {package} is there but does not start")
     run = Bound(session, frames, expected.to(dtype))
     error = ((run().float() - expected).norm() / expected.norm()).item()
     assert error < TOLERANCE[dtype], f"{error:.1e} away from eager fp32"
@@ -62,12 +64,19 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
 
     ours, theirs = time_calls(bench, run).median, time_calls(bench, eager).median
     return {
+        "package": package,
         "provider": provider,
         "error": error,
         "ms": ours * 1e3,
         "eager ms": theirs * 1e3,
         "times as fast": theirs / ours,
     }
+
+
+def installed(module: str) -> str:
+    """The packages that a module may come from, with their versions."""
+    names = sorted(set(packages_distributions().get(module, ())))
+    return " and ".join(f"{name} {version(name)}" for name in names) or f"{module} of no package"
 
 
 def export(model: nn.Module, frames: Tensor, path: Path) -> None:

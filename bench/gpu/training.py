@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from bench.gpu.harness import Bench
+from bench.gpu.harness import Bench, CannotMeasureError
 from bench.steps import MASK_RATIO, MOMENTUM, clips, tubes
 from torch import Tensor, nn
 
@@ -18,10 +18,12 @@ from cmaev.engine.update import Update, backward
 from cmaev.losses import feature_std
 from cmaev.masking import num_visible
 from cmaev.models import CMAEV, create_pretraining_model
+from cmaev.models.fp8 import check_fp8
 from cmaev.models.tokens import split_mask
 
 Inputs = tuple[Tensor, ...]
 Loss = Callable[[Inputs], Tensor]
+Switch = float | bool | str
 LEARNING_RATE = 1.5e-4
 
 
@@ -81,8 +83,13 @@ def pretraining_batches(name: str, model: CMAEV, batch: int, device: torch.devic
     return [(*clips(name, batch, device=device), tubes(model, batch).to(device)) for _ in range(2)]
 
 
-def pretraining_model(bench: Bench, name: str, **switches: float | bool) -> CMAEV:
+def pretraining_model(bench: Bench, name: str, **switches: Switch) -> CMAEV:
     """A model with the same weights every time."""
+    if switches.get("target_precision") == "fp8":
+        try:
+            check_fp8(bench.device)
+        except ValueError as error:
+            raise CannotMeasureError(str(error)) from None
     torch.manual_seed(0)
     return create_pretraining_model(name, **switches).to(bench.device)  # type: ignore[arg-type]
 
@@ -94,15 +101,20 @@ def pretraining_step(
     batch: int,
     how: Compile = "none",
     cuda_graphs: bool = False,
+    tuned: bool = False,
     overlap: bool = False,
     capturable: bool = False,
     dtype: torch.dtype | None = None,
-    **switches: float | bool,
+    **switches: Switch,
 ) -> TrainStep:
-    """A step of CMAE-V in one of the forms that are compared."""
+    """A step of CMAE-V in one of the forms that are compared; `tuned` times kernels to choose."""
     model = pretraining_model(bench, name, **switches)
     visible = num_visible(model.encoder.grid, MASK_RATIO)
-    module = compile_training(model, how, cuda_graphs=cuda_graphs, backend=bench.backend)
+    module: nn.Module = model
+    if tuned:
+        module.compile(dynamic=False, fullgraph=True, mode="max-autotune-no-cudagraphs")
+    else:
+        module = compile_training(model, how, cuda_graphs=cuda_graphs, backend=bench.backend)
     side = torch.cuda.Stream(bench.device) if overlap and bench.cuda else None
 
     def loss(inputs: Inputs) -> Tensor:

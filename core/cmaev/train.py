@@ -28,6 +28,7 @@ from cmaev.engine.signals import StopRequest
 from cmaev.engine.trackers import open_trackers
 from cmaev.engine.validation import Validation
 from cmaev.models import CMAEV, VideoClassifier
+from cmaev.models.fp8 import check_fp8
 from cmaev.models.frames import FrameNormaliser
 from cmaev.pictures.charts import loss_curve
 from cmaev.pictures.reconstruction import reconstruction_strip
@@ -111,6 +112,8 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
     """Pretrains, then pictures what the decoder rebuilds; None if it was stopped."""
     torch.manual_seed(job.seed)
     objective = job.objective
+    if objective.target_precision == "fp8":
+        checked(lambda: check_fp8(context.world.device), field="objective.target_precision")
     model = build_pretraining_model(job)
     model.set_grad_checkpointing(job.model.grad_checkpointing)
     start_from(job.init, model, context)

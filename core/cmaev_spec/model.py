@@ -67,6 +67,10 @@ class ObjectiveSpec(Spec):
     target_keep_ratio: float = Field(
         1.0, gt=0.0, le=1.0, description="share of tokens that the target sees; 1 is the paper"
     )
+    target_precision: Literal["auto", "fp8"] = Field(
+        "auto",
+        description="fp8: most of the target's products in FP8, on GPUs of capability 8.9 or later",
+    )
 
     def momentum_at(self, step: int, *, total_steps: int) -> float:
         """The momentum mu of the target's update after optimiser step `step` (from 0)."""

@@ -135,6 +135,58 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return Bench(torch.device("cpu"), True, report, time.monotonic() + 60)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "group"),
+    [
+        ("nvjet_sm90_tst_192x192_64x4_1x2_h_bz_coopB_bias_TNN", "matrix products"),
+        ("void cublasLt::splitKreduce_kernel<32, 16, int, float>", "matrix products"),
+        (
+            "void cutlass::device_kernel<at::cuda::detail::enable_3x_kernel_for_sm9x<Gemm>>",
+            "matrix products",
+        ),
+        (
+            "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x64",
+            "attention, forward",
+        ),
+        (
+            "cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x64",
+            "attention, backward",
+        ),
+        (
+            "void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*)",
+            "attention, backward",
+        ),
+        ("void cudnn::fusion::convert_dq_to_16bits<true>(void const*)", "attention, backward"),
+        ("triton_poi_fused_gelu_view_22", "GELU"),
+        ("triton_red_fused_gelu_gelu_backward_sum_view_14", "GELU"),
+        ("triton_per_fused__to_copy_add_native_layer_norm_view_29", "norms and residuals"),
+        (
+            "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::native::"
+            "(anonymous namespace)::FusedOptimizerTensorListMetadata<4>>",
+            "optimiser and EMA",
+        ),
+        (
+            "triton_per_fused__to_copy__unsafe_view_add_clone_div_expand_gather_mean_mse_loss"
+            "_mse_loss_backward_permute_remainder_slice_std_sub_unsqueeze_view_52",
+            "pixels and the loss of them",
+        ),
+        (
+            "void at::native::reduce_kernel<128, 4, at::native::ReduceOp<float>>",
+            "sums of gradients",
+        ),
+        ("triton_red_fused_sum_view_8", "sums of gradients"),
+        ("triton_poi_fused_clone_permute_stack_18", "copies and casts"),
+        ("triton_poi_fused__to_copy_7", "copies and casts"),
+        ("Memset (Device)", "copies and casts"),
+        ("what nobody named", "rest"),
+    ],
+)
+def test_kernels_go_to_their_class(kernel: str, group: str) -> None:
+    from bench.gpu.profiling import kernel_class
+
+    assert kernel_class(kernel) == group
+
+
 def test_what_fails_is_told_and_the_next_case_runs(bench: Any) -> None:
     def need_more() -> dict[str, float]:
         bench.need_cuda()

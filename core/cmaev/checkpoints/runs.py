@@ -94,6 +94,7 @@ def build_pretraining_model(job: PretrainJob) -> CMAEV:
             symmetric=objective.symmetric,
             decoder_keep_ratio=objective.decoder_keep_ratio,
             target_keep_ratio=objective.target_keep_ratio,
+            target_precision=objective.target_precision,
             temporal_kernel=job.model.temporal_kernel,
             multiscale=job.model.multiscale,
             sparse_stages=job.model.sparse_stages,

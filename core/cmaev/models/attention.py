@@ -3,6 +3,8 @@
 Shapes: B clips, N tokens, D width, h heads, d = D / h.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -13,8 +15,15 @@ SCORES_IN_CACHE = 5_000_000
 """Attention scores of as many heads as one step of `attend` takes on."""
 
 
+LinearMap = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Applies a weight (O, K) and a bias (O,) to (..., K), as `F.linear` does."""
+
+
 class Attention(nn.Module):
     """Self-attention whose queries and values have a bias and whose keys have none."""
+
+    linear: LinearMap
+    """Makes queries, keys and values."""
 
     def __init__(self, dim: int, *, num_heads: int) -> None:
         super().__init__()
@@ -25,12 +34,13 @@ class Attention(nn.Module):
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
+        self.linear = F.linear
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         B, N, D = x.shape
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))  # (3*D,)
-        qkv = F.linear(x, self.qkv.weight, bias)  # (B, N, 3*D)
+        qkv = self.linear(x, self.qkv.weight, bias)  # (B, N, 3*D)
         qkv = qkv.reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, h, N, d)
         q, k, v = qkv.unbind(0)  # (B, h, N, d) each
         x = attend(q, k, v)  # (B, h, N, d)

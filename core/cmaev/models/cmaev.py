@@ -5,7 +5,7 @@ decoder, P pixels of a tubelet. Masks are (B, N) bool, True = hidden.
 """
 
 import copy
-from typing import Literal, Self, get_args
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +23,19 @@ from cmaev.losses import (
 from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_, with_hidden_tokens
 from cmaev.models.ema import move_average
 from cmaev.models.encoder import VideoEncoder
+from cmaev.models.fp8 import use_fp8
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
-from cmaev.models.settings import check_choice, check_ranges, warn_of_idle
+from cmaev.models.settings import (
+    ContrastScale,
+    OnlineFeature,
+    TargetPrecision,
+    check_choices,
+    check_ranges,
+    warn_of_idle,
+)
 from cmaev.models.tokens import random_subset, split_mask
 from cmaev.models.tubelet import sincos_table
-
-ContrastScale = Literal["two_tau", "one"]
-OnlineFeature = Literal["visible_mean", "feature_decoder"]
-
-
-ALL_CLIPS = 2**31 - 1
-MALLOC_KEEPS = 32 * 2**20
-"""glibc maps blocks of more bytes than this afresh, whatever was freed before."""
 
 
 class CMAEV(nn.Module):
@@ -60,6 +60,7 @@ class CMAEV(nn.Module):
         symmetric: also contrast the masked target view with the whole online view.
         decoder_keep_ratio: share of the hidden tokens that are decoded and enter the loss.
         target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
+        target_precision: `auto`, or `fp8` for most products of the target (`fp8.py`).
         projection_dim: width of projections.
         feature_decoder_depth: blocks of the feature decoder.
 
@@ -88,6 +89,7 @@ class CMAEV(nn.Module):
         symmetric: bool = False,
         decoder_keep_ratio: float = 1.0,
         target_keep_ratio: float = 1.0,
+        target_precision: TargetPrecision = "auto",
         projection_dim: int = 256,
         feature_decoder_depth: int = 2,
     ) -> None:
@@ -99,8 +101,11 @@ class CMAEV(nn.Module):
             decoder_keep_ratio=decoder_keep_ratio,
             target_keep_ratio=target_keep_ratio,
         )
-        check_choice("contrast_scale", contrast_scale, get_args(ContrastScale))
-        check_choice("online_feature", online_feature, get_args(OnlineFeature))
+        check_choices(
+            contrast_scale=contrast_scale,
+            online_feature=online_feature,
+            target_precision=target_precision,
+        )
         if decoder_depth < 1:
             raise ValueError(f"decoder_depth ({decoder_depth}) must be at least 1")
         warn_of_idle(
@@ -108,6 +113,7 @@ class CMAEV(nn.Module):
             "contrast_weight",
             symmetric=symmetric,
             target_keep_ratio=target_keep_ratio != 1,
+            target_precision=target_precision != "auto",
             online_feature=online_feature != "visible_mean",
             contrast_scale=contrast_scale != "two_tau",
             target_final_norm=not target_final_norm,
@@ -131,6 +137,8 @@ class CMAEV(nn.Module):
         self.feature_decoder: FeatureDecoder | None = None
         if self.contrastive:
             self._build_contrast(projection_dim)
+            if target_precision == "fp8":
+                use_fp8(self.target_encoder)
             if online_feature == "feature_decoder":
                 self.feature_decoder = FeatureDecoder(
                     encoder.embed_dim,
@@ -300,19 +308,8 @@ class CMAEV(nn.Module):
     @torch.no_grad()
     def target_feature(self, video: Tensor) -> Tensor:
         """y_t: (B, C, T, H, W) -> (B, D), the mean of the target's tokens, without gradient."""
-        parts = torch.split(video, self.clips_at_once(video.device))
+        parts = torch.split(video, self.encoder.clips_at_once(video.device))
         return torch.cat([self.encode_target(part).mean(dim=1) for part in parts])  # (B, D)
-
-    def clips_at_once(self, device: torch.device) -> int:
-        """How many clips the target encodes together.
-
-        All of them, but on a CPU no more than keep the hidden layer of an MLP within what malloc
-        uses again: larger blocks are mapped anew by every operation, for a tenth of the time.
-        """
-        if device.type != "cpu":
-            return ALL_CLIPS
-        hidden_bytes = 4 * 4 * self.encoder.embed_dim * self.encoder.num_tokens
-        return max(1, MALLOC_KEEPS // hidden_bytes)
 
     @torch.no_grad()
     def encode_target(self, video: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ slot, or one visible token; only the depthwise convolution can tell them apart.
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -49,7 +50,10 @@ class CellEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, M, Y, X, C) -> (B, M, Y/size, X/size, D)."""
-        return self.act(self.norm(self.proj(x)))
+        x = self.proj(x)  # (B, M, Y/size, X/size, D)
+        cells = self.act(self.norm(x))
+        # Under autocast, norms give fp32; without gradient, blocks need not carry that along.
+        return cells if torch.is_grad_enabled() else cells.to(x.dtype)
 
 
 class ConvMlp(nn.Module):

@@ -5,8 +5,13 @@ Shapes: B clips, C channels, T frames, H x W pixels, N = t*h*w tokens, V visible
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+ALL_CLIPS = 2**31 - 1
+MALLOC_KEEPS = 32 * 2**20
+"""glibc maps blocks of more bytes than this afresh, whatever was freed before."""
 
 
 class VideoEncoder(nn.Module, ABC):
@@ -83,6 +88,17 @@ class VideoEncoder(nn.Module, ABC):
         Returns:
             0 for the embedding, 1 to `num_layers` for layers, `num_layers + 1` behind them.
         """
+
+    def clips_at_once(self, device: torch.device) -> int:
+        """How many clips are encoded together where no gradient is needed.
+
+        All of them, but on a CPU no more than keep the hidden layer of an MLP within what malloc
+        uses again: larger blocks are mapped anew by every operation, for a tenth of the time.
+        """
+        if device.type != "cpu":
+            return ALL_CLIPS
+        hidden_bytes = 4 * 4 * self.embed_dim * self.num_tokens
+        return max(1, MALLOC_KEEPS // hidden_bytes)
 
     def set_grad_checkpointing(self, enabled: bool) -> None:
         """Whether blocks keep only their input and run again in the backward pass."""

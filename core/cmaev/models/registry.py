@@ -2,8 +2,9 @@
 
 from cmaev.models.architectures import StageOptions, architecture
 from cmaev.models.classifier import VideoClassifier
-from cmaev.models.cmaev import CMAEV, ContrastScale, OnlineFeature
+from cmaev.models.cmaev import CMAEV
 from cmaev.models.encoder import VideoEncoder
+from cmaev.models.settings import ContrastScale, OnlineFeature, TargetPrecision
 
 
 def create_encoder(
@@ -102,6 +103,7 @@ def create_pretraining_model(
     symmetric: bool = False,
     decoder_keep_ratio: float = 1.0,
     target_keep_ratio: float = 1.0,
+    target_precision: TargetPrecision = "auto",
     temporal_kernel: int | None = None,
     multiscale: bool | None = None,
     sparse_stages: bool | None = None,
@@ -123,6 +125,8 @@ def create_pretraining_model(
         symmetric: also contrast the masked target view with the whole online view.
         decoder_keep_ratio: share of the hidden tokens that are decoded (dual masking).
         target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
+        target_precision: `auto`, or `fp8` for most products of the target; see `fp8.check_fp8`.
+        target_precision: `fp8` takes most products of the target in FP8; see `fp8.check_fp8`.
         temporal_kernel: slots that a depthwise convolution of the hybrid sees, 1 or 3; None is 1.
         multiscale: whether the hybrid adds its early stages to its tokens; None is True.
         sparse_stages: whether the hybrid leaves hidden cells out of its early stages, which changes
@@ -156,4 +160,5 @@ def create_pretraining_model(
         symmetric=symmetric,
         decoder_keep_ratio=decoder_keep_ratio,
         target_keep_ratio=target_keep_ratio,
+        target_precision=target_precision,
     )

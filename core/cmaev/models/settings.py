@@ -2,6 +2,17 @@
 
 import math
 import warnings
+from typing import Final, Literal, get_args
+
+ContrastScale = Literal["two_tau", "one"]
+OnlineFeature = Literal["visible_mean", "feature_decoder"]
+TargetPrecision = Literal["auto", "fp8"]
+
+CHOICES: Final = {
+    "contrast_scale": get_args(ContrastScale),
+    "online_feature": get_args(OnlineFeature),
+    "target_precision": get_args(TargetPrecision),
+}
 
 
 def check_ranges(
@@ -28,10 +39,11 @@ def check_ranges(
             raise ValueError(f"{name} ({ratio}) must be above 0 and at most 1")
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError, listing the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} ({value!r}) must be one of {', '.join(choices)}")
+def check_choices(**chosen: str) -> None:
+    """Raises ValueError, listing the choices of the setting that has none of them."""
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name} ({value!r}) must be one of {', '.join(CHOICES[name])}")
 
 
 def warn_of_idle(idle: bool, weight: str, **changed: bool) -> None:

@@ -145,9 +145,9 @@ def test_the_target_is_never_stochastic(batch):
 def test_a_target_that_goes_in_parts_is_the_same(batch, monkeypatch):
     _, target, _ = batch
     model = make()
-    assert model.clips_at_once(target.device) > len(target)
+    assert model.encoder.clips_at_once(target.device) > len(target)
     whole = model.target_feature(target)
-    monkeypatch.setattr("cmaev.models.cmaev.MALLOC_KEEPS", 2 * 4 * 4 * 128 * 64)
-    assert model.clips_at_once(target.device) == 2
+    monkeypatch.setattr("cmaev.models.encoder.MALLOC_KEEPS", 2 * 4 * 4 * 128 * 64)
+    assert model.encoder.clips_at_once(target.device) == 2
     torch.testing.assert_close(model.target_feature(target), whole, rtol=1e-5, atol=1e-6)
-    assert model.clips_at_once(torch.device("cuda")) > 10_000
+    assert model.encoder.clips_at_once(torch.device("cuda")) > 10_000

@@ -327,3 +327,19 @@ def test_both_branches_compile_without_graph_breaks():
     visible, video = tubes(grid=(2, 2, 2), ratio=0.5)[1], clip(frames=4)
     for tokens in (visible, None):
         torch.testing.assert_close(compiled(video, tokens), encoder(video, tokens))
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_without_gradient_early_stages_carry_what_products_give(learning):
+    encoder, carried = create_encoder(NANO), {}
+    for embed in (encoder.patch_embed1, encoder.patch_embed2):
+        # Autocast lets norms give fp32 on GPUs; on CPUs it does not.
+        embed.norm.register_forward_hook(lambda module, args, x: x.float())
+    for name, block in (("first", encoder.blocks1[0]), ("second", encoder.blocks2[0])):
+        block.register_forward_hook(
+            lambda module, args, x, name=name: carried.update({name: x.dtype})
+        )
+    with torch.set_grad_enabled(learning), torch.autocast("cpu", torch.bfloat16):
+        encoder(clip())
+    expected = torch.float32 if learning else torch.bfloat16
+    assert carried == {"first": expected, "second": expected}

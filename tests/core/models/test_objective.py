@@ -145,6 +145,7 @@ def test_momentum_schedules_are_the_closed_formulas(step):
             r"contrast_scale \('two-tau'\) must be one of two_tau, one",
         ),
         ({"online_feature": "visible"}, "online_feature .* must be one of visible_mean"),
+        ({"target_precision": "fp4"}, "target_precision .* must be one of auto, fp8"),
         ({"decoder_depth": 0}, "decoder_depth"),
         ({"drop_path_rate": 1.0}, "drop_path_rate"),
         ({"temperature": 0.0}, "temperature"),

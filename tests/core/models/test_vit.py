@@ -74,3 +74,21 @@ def test_attention_in_bf16_without_gradient_is_attention(N):
     torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.02)
     fused = attend(q, k, v)
     assert (result - fused).abs().max() > 0  # two ways, or the test would show nothing
+
+
+def test_under_autocast_blocks_carry_bf16_tokens_within_its_rounding():
+    torch.manual_seed(0)
+    encoder = create_encoder(NANO)
+    video = torch.randn(2, 3, 8, 32, 32)
+    carried = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda module, args, x: carried.append(x.dtype))
+    exact = encoder(video)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder(video).float()
+        with encoder.patch_embed.register_forward_hook(lambda module, args, x: x.float()):
+            wide = encoder(video).float()
+    assert carried == [torch.float32] * 4 + [torch.bfloat16] * 4 + [torch.float32] * 4
+    # Half a step of bf16 for each sum of eight, as if all fell on the same side.
+    assert ((rounded - wide).norm() / wide.norm()).item() < 8 * 2**-9
+    assert ((rounded - exact).norm() / exact.norm()).item() < 2 * 8 * 2**-9
