@@ -56,6 +56,7 @@ def save_checkpoint(
         save_file(
             {name: value.contiguous() for name, value in model.items()}, temporary / MODEL_FILE
         )
+        (temporary / MODEL_FILE).chmod(0o644)  # safetensors lets nobody else read it
         faults.reach("checkpoint:model")
         with open(temporary / STATE_FILE, "wb") as file:
             torch.save(state, file)

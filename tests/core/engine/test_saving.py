@@ -66,6 +66,13 @@ def test_a_stop_waits_for_its_checkpoint(tmp_path, monkeypatch):
     assert [folder.name for folder in run.complete_checkpoints()] == ["step-00000003"]
 
 
+def test_others_may_read_a_checkpoint(tmp_path):
+    _, run = train(tmp_path)
+    files = [path for path in newest_checkpoint(run).rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in files)
+
+
 def test_a_snapshot_is_no_view_of_what_it_copied():
     weight = torch.arange(6.0).reshape(2, 3).T  # not contiguous
     state = {"a": [weight, (weight, 1)], "b": {"c": "text"}}
