@@ -18,7 +18,7 @@ from cmaev.interface.videos import (
     list_videos,
 )
 from cmaev_spec.exits import BadInput
-from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob
+from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, Which
 from cmaev_spec.overrides import EvaluateOverrides, ProbeOverrides
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.serving_protocol import Prediction
@@ -46,7 +46,7 @@ class Run:
         """
         self._folder = RunDir(os.fspath(path))
         self._folder.read_job()
-        self._classifier: LoadedClassifier | None = None
+        self._classifiers: dict[Which, LoadedClassifier] = {}
 
     def __repr__(self) -> str:
         figures = [f"{name}={self.figures[name]:.4g}" for name in _SHOWN if name in self.figures]
@@ -87,22 +87,33 @@ class Run:
 
     def resume(self, *, progress: bool = True) -> Self:
         """Goes on from the newest checkpoint to the end; raises as `pretrain` does."""
-        self._classifier = None
+        self._classifiers.clear()
         run_to_end(self._folder, progress=progress)
         return self
 
-    def model(self) -> "CMAEV | VideoClassifier":
-        """The model with the weights of the newest checkpoint, in eval mode, on the CPU.
+    def model(self, *, checkpoint: Which = "newest") -> "CMAEV | VideoClassifier":
+        """The model with the weights of a checkpoint, in eval mode, on the CPU.
+
+        Args:
+            checkpoint: the newest, or the best of those that a finetune run measured.
 
         Raises:
-            BadInput: if it is no pretrain or finetune run, or has no complete checkpoint.
+            BadInput: if it is no pretrain or finetune run, or has no such checkpoint.
         """
-        from cmaev.checkpoints.runs import load_run_model
+        from cmaev.checkpoints.runs import load_classifier, load_run_model
 
+        if checkpoint == "best":
+            return load_classifier(self._folder, which=checkpoint).model
         return load_run_model(self._folder)
 
     def classify(
-        self, video: Location, *, top_k: int = 5, num_clips: int = 1, num_crops: int = 1
+        self,
+        video: Location,
+        *,
+        top_k: int = 5,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        checkpoint: Which = "newest",
     ) -> tuple[Prediction, ...]:
         """The most probable labels of a video, by the mean probabilities of its views.
 
@@ -111,18 +122,23 @@ class Run:
             top_k: labels to return at most.
             num_clips: views in time.
             num_crops: views along the longer side.
+            checkpoint: the newest when first asked for, or the best that was measured.
 
         Raises:
-            BadInput: if it is no finetune run, or the video cannot be read.
+            BadInput: if it is no finetune run, has no such checkpoint, or the video cannot be read.
         """
         from cmaev.checkpoints import load_classifier
         from cmaev.interface.answers import classify
 
-        if self._classifier is None:
-            self._classifier = load_classifier(self._folder)
+        if checkpoint not in self._classifiers:
+            self._classifiers[checkpoint] = load_classifier(self._folder, which=checkpoint)
         index = list_videos([video], names=("video", "label"))
         return classify(
-            self._classifier, index, top_k=top_k, num_clips=num_clips, num_crops=num_crops
+            self._classifiers[checkpoint],
+            index,
+            top_k=top_k,
+            num_clips=num_clips,
+            num_crops=num_crops,
         )
 
     def features(

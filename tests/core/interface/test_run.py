@@ -10,8 +10,10 @@ import torch
 from cmaev import BadInput, Run
 from cmaev.data.index import open_index
 from cmaev.data.views import EvaluateViews
+from cmaev.engine.checkpoint import load_model_state
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
+from cmaev_spec.rundir import RunDir, add_figures
 
 
 def predictions(folder):
@@ -51,6 +53,22 @@ def test_classification_agrees_with_the_evaluation(finetuned):
         assert first.probability + second.probability == pytest.approx(1.0)
         assert run.labels[first.index] == first.label
     assert len(run.classify(rows[0]["path"], top_k=1, num_clips=2, num_crops=3)) == 1
+
+
+def test_the_best_checkpoint_answers_where_it_is_asked_for(finetuned, tmp_path):
+    shutil.copytree(finetuned.path, tmp_path / "run")
+    older, newest = RunDir(tmp_path / "run").complete_checkpoints()
+    add_figures(older, {"macro_recall": 2.0})
+    run = Run(tmp_path / "run")
+    for which, folder in (("best", older), ("newest", newest)):
+        weights = run.model(checkpoint=which).state_dict()
+        assert all(
+            torch.equal(weights[name], value) for name, value in load_model_state(folder).items()
+        )
+    video = predictions(finetuned.path)[0]["path"]
+    best, new = (run.classify(video, checkpoint=which) for which in ("best", "newest"))
+    assert best != new
+    assert new == Run(finetuned.path).classify(video)
 
 
 def test_classification_refuses_what_it_cannot_do(pretrained, finetuned, tmp_path):
