@@ -112,6 +112,7 @@ class PretrainOverrides(TrainingOverrides, total=False):
     symmetric: bool
     decoder_keep_ratio: float
     target_keep_ratio: float
+    target_precision: Literal["auto", "fp8"]
     # data
     temporal_shift: int | None
     crop_scales: tuple[float, ...]

@@ -46,7 +46,8 @@ def run_to_end(run: RunDir, *, progress: bool) -> None:
     begin = run.events.stat().st_size if run.events.is_file() else 0
     command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)]
     with _output(run, progress=progress) as stream:
-        child = lifeline.spawn(command, stdout=stream, stderr=subprocess.STDOUT if stream else None)
+        errors = None if stream is None else subprocess.STDOUT
+        child = lifeline.spawn(command, stdout=stream, stderr=errors)
         with _shown(child.process), closing(child), _sigterm_passed_on(child.process):
             code = _wait(child.process)
     if code == EXIT_OK:

@@ -12,10 +12,9 @@ from cmaev.interface.process import run_to_end
 from cmaev.interface.videos import IndexFile
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, SpecError, parse_job
-from cmaev_spec.location import is_url
 from cmaev_spec.overrides import apply_words, in_words
 from cmaev_spec.preset import load_preset
-from cmaev_spec.rundir import RunDir
+from cmaev_spec.rundir import RunDir, resolve_run
 from cmaev_spec.weights import source_problem
 
 Out: TypeAlias = str | os.PathLike[str]
@@ -92,10 +91,10 @@ def check_source(source: str, job: JobSpec) -> None:
     Raises:
         SpecError: if nothing is there, or it is a run of another model.
     """
-    problem = source_problem(source)
+    run = resolve_run(source)
+    problem = source_problem(run.path)
     if problem is not None:
         raise SpecError([("source", problem)])
-    run = RunDir(source)
     if not run.spec.is_file() or not isinstance(job, PretrainJob | FinetuneJob):
         return
     other = run.read_job()
@@ -114,8 +113,7 @@ def check_source(source: str, job: JobSpec) -> None:
 def source_location(source: Out) -> str:
     """A source as a job names it: the same from any working directory."""
     location = os.fspath(source)
-    named = location.startswith("job:") or is_url(location)
-    return location if named else os.path.abspath(location)
+    return location if location.startswith("job:") else os.path.abspath(location)
 
 
 @contextmanager
