@@ -91,6 +91,8 @@ def test_it_runs_bare_and_writes_each_case(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     check(rows)
     cases = {row["case"]: row for row in rows[1:]}
+    features = cases["target's tokens carried in bf16 against fp32, features"]["figures"]
+    assert 0 < features["bf16 tokens to fp32 tokens"] < 8 * 2**-9
     assert cases["crops against Pillow"]["figures"]["levels"] <= 1
     for case in ("blocks compiled against eager, fp32", "hybrid, sparse against dense, fp32"):
         assert cases[case]["figures"]["loss difference"] < 1e-5, case
@@ -103,8 +105,7 @@ def test_it_runs_bare_and_writes_each_case(tmp_path: Path) -> None:
     assert all(row["case"] in table for row in rows[1:])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600)  # it compiles, which takes its time on a loaded machine
 def test_every_part_runs_in_small(tmp_path: Path) -> None:
     from bench.gpu.__main__ import PARTS
 
@@ -133,6 +134,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     report = Report(tmp_path, {"hardware": "none"})
     return Bench(torch.device("cpu"), True, report, time.monotonic() + 60)
+
+
+def test_fp32_is_compared_without_tf32_and_left_as_it_was() -> None:
+    import torch
+    from bench.gpu.exactness import plain_fp32
+
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    assert before == [False, True], "PyTorch's defaults: convolutions are rounded"
+    with plain_fp32():
+        assert [place.allow_tf32 for place in places] == [False, False]
+    assert [place.allow_tf32 for place in places] == before
 
 
 @pytest.mark.parametrize(

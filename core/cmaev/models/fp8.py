@@ -115,5 +115,5 @@ def quantise(x: Tensor, amax: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (..., K) FP8, and (..., 1) fp32: what to multiply it by.
     """
-    scale = amax.float().clamp(min=SMALLEST_AMAX) / LARGEST  # (..., 1)
-    return (x / scale).to(FP8), scale
+    factor = LARGEST / amax.float().clamp(min=SMALLEST_AMAX)  # (..., 1)
+    return (x * factor).to(FP8), factor.reciprocal()
