@@ -113,7 +113,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
     torch.manual_seed(job.seed)
     objective = job.objective
     if objective.target_precision == "fp8":
-        checked(lambda: check_fp8(context.world.device), field="objective.target_precision")
+        checked(lambda: check_fp8(context.world.device), field="objective")
     model = build_pretraining_model(job)
     model.set_grad_checkpointing(job.model.grad_checkpointing)
     start_from(job.init, model, context)

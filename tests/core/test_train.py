@@ -66,6 +66,22 @@ def test_a_hybrid_goes_through_both_jobs(videos, tmp_path, capsys):
     assert "encoder.blocks1.0.attn.weight is (32, 1, 3, 5, 5) there" in capsys.readouterr().err
 
 
+def test_a_target_in_fp8_trains_where_the_device_has_it(videos, pretrained, tmp_path, monkeypatch):
+    spec = job("pretrain", videos, objective__target_precision="fp8")
+    code, folder = run(tmp_path / "fp8", spec)
+    assert code == 0
+    plain, fp8 = (load_model_state(newest_checkpoint(each)) for each in (pretrained, folder))
+    assert list(fp8) == list(plain)
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("only supported on devices with compute capability >= 9.0 or 8.9")
+
+    monkeypatch.setattr(torch, "_scaled_mm", refuse)
+    code, folder = run(tmp_path / "refused", spec)
+    assert code == 64
+    assert "objective: target_precision fp8 needs a GPU" in events(folder)[-1].error
+
+
 def test_a_run_starts_from_a_file_of_videomae_and_tells_its_licence(videos, tmp_path):
     torch.manual_seed(3)
     state = create_pretraining_model("cmaev_vit_nano_patch8_32", contrast_weight=0.0).state_dict()
