@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from runs import equal, events, job, losses, run
-from warm import warm
 
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev_spec.exits import EXIT_FAILED
@@ -40,8 +39,12 @@ def small_disks():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_disks", "own_signals")
-def test_a_full_disk_costs_no_checkpoint(videos, tmp_path):
-    job_spec = job("pretrain", videos, optim__epochs=4, run__keep_checkpoints=1)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_full_disk_costs_no_checkpoint(videos, tmp_path, ranks):
+    resources = {"threads": 1, "processes_per_node": ranks}
+    job_spec = job(
+        "pretrain", videos, optim__epochs=4, run__keep_checkpoints=1, resources=resources
+    )
     code, whole = run(tmp_path / "whole", job_spec)
     assert code == 0
     spec, mount, out = tmp_path / "spec.json", tmp_path / "mount", tmp_path / "run"
@@ -60,9 +63,7 @@ def test_a_full_disk_costs_no_checkpoint(videos, tmp_path):
     assert [path.name for path in folder.checkpoints.iterdir()] == ["step-00000002"]
     assert newest_checkpoint(folder).name == "step-00000002"
 
-    with warm() as server:
-        server.start(folder)
-        assert server.wait() == 0
+    assert run(out, job_spec)[0] == 0
     assert losses(folder) == losses(whole)
     states = [load_model_state(newest_checkpoint(each)) for each in (folder, whole)]
     assert equal(*states)

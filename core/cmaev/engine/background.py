@@ -1,21 +1,22 @@
 """One piece of work at a time beside the training."""
 
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Background:
-    """Does work in a thread; what goes wrong there is raised in the caller's thread."""
+    """Does work in a thread; what goes wrong there is raised by `wait`."""
 
-    def __init__(self, *, name: str, enabled: bool = True) -> None:
+    def __init__(self, *, name: str, beside: bool = True) -> None:
         """Starts no thread yet.
 
         Args:
             name: of the thread.
-            enabled: do it right away, in the caller's thread, where not.
+            beside: whether whoever starts work goes on meanwhile.
         """
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._enabled = enabled
+        self._beside = beside
         self._under_way: Future[None] | None = None
 
     def start(self, work: Callable[[], None]) -> None:
@@ -25,15 +26,15 @@ class Background:
             Exception: of the work before.
         """
         self.wait()
-        if self._enabled:
-            self._under_way = self._pool.submit(work)
-        else:
-            work()
+        self._under_way = self._pool.submit(work)
+        if not self._beside:
+            futures.wait([self._under_way])
 
-    def check(self) -> None:
-        """Raises what went wrong since; never waits."""
-        if self._under_way is not None and self._under_way.done():
-            self.wait()
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong since; never waits."""
+        done = self._under_way
+        return done is not None and done.done() and done.exception() is not None
 
     def wait(self) -> None:
         """Waits for what is under way, and raises what went wrong."""

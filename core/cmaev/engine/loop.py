@@ -145,12 +145,13 @@ class Trainer:
         for _ in range(done, self.steps_per_epoch):
             self._train_step(batches)
             self.step += 1
-            self.saving.check()
             if self.step % self.control.log_every == 0 or self.step == self.total_steps:
                 self._log(display)
-            if self.world.any(self.stop.requested) and self.step < self.total_steps:
-                self._save()
-                return "stopped"
+            if self.world.any(self.stop.requested or self.saving.failed):
+                self.saving.wait()
+                if self.step < self.total_steps:
+                    self._save()
+                    return "stopped"
         due = (epoch + 1) % self.control.checkpoint_every == 0 or self.step == self.total_steps
         if due or self._validation_due():
             self._save()

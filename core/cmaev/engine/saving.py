@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.background import Background
+from cmaev.engine.checkpoint import SaveError
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
 from cmaev.engine.optim import load_moments, moments
@@ -45,7 +46,7 @@ class Saving:
         self._window, self._skips, self._quarantine = window, skips, quarantine
         self._control, self._spec_hash = control, spec_hash
         self._world, self._events = world, events
-        self._writer = Background(name="checkpoint", enabled=control.async_checkpoints)
+        self._writer = Background(name="checkpoint", beside=control.async_checkpoints)
         self._retention = Retention(
             latest=control.keep_checkpoints,
             every=control.keep_every,
@@ -59,15 +60,15 @@ class Saving:
 
         Raises:
             FloatingPointError: if the weights are not finite.
-            SaveError: if the checkpoint before could not be written.
+            SaveError: see `wait`.
         """
+        self.wait()  # so that there is one copy at a time
         self._require_finite_weights(step)
         world = self._world
         random_states = world.gather(random_state(world.device))
         windows = world.gather(self._window.state_dict())
         if not world.main:
             return
-        self._writer.wait()  # so that there is one copy at a time
         state = {
             "optimizer": moments(self._optimizer, self._module),
             "random": random_states,
@@ -92,7 +93,8 @@ class Saving:
         self._events.artifact("checkpoint", folder / ckpt.MODEL_FILE, sha256=entry.sha256)
 
     def add_figures(self, step: int, figures: dict[str, float]) -> None:
-        """Notes with the checkpoint of `step` how good it is, once it is written."""
+        """Notes with the checkpoint of `step` how good it is; every process has to call it."""
+        self.wait()
         if self._world.main:
             self._writer.start(lambda: self._add_figures(step, figures))
 
@@ -100,14 +102,25 @@ class Saving:
         add_figures(ckpt.checkpoint_folder(self._run, step), figures)
         prune_checkpoints(self._run, self._retention)
 
-    def check(self) -> None:
-        """Raises what went wrong with the last checkpoint; never waits for it."""
-        self._writer.check()
+    @property
+    def failed(self) -> bool:
+        """Whether this process could not write the last checkpoint; never waits for it."""
+        return self._writer.failed
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is written; every process has to call it."""
-        self._writer.wait()
-        self._world.barrier()
+        """Waits until the last checkpoint is written; every process has to call it.
+
+        Raises:
+            SaveError: in every process, if the main one could not write it.
+        """
+        failure = None
+        try:
+            self._writer.wait()
+        except Exception as error:
+            failure = error
+        for told in self._world.gather(None if failure is None else str(failure)):
+            if told is not None:
+                raise SaveError(told) from failure
 
     def close(self) -> None:
         """Waits for the last checkpoint in this process alone, also after an error."""

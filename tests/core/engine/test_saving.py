@@ -86,11 +86,23 @@ def test_a_snapshot_is_no_view_of_what_it_copied():
     assert taken["b"] == {"c": "text"}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_steps_after_a_snapshot_do_not_change_it():
+    weight = torch.arange(2.0**24, device="cuda")
+    expected = weight.cpu()
+    snapshot = Snapshot({"weight": weight}, weight.device)
+    for _ in range(10):
+        weight.mul_(2)
+    assert torch.equal(snapshot.read()["weight"], expected)
+
+
 def test_what_goes_wrong_in_the_background_comes_up_once():
     def fail():
         raise OSError("no")
 
     background = Background(name="test")
+    assert not background.failed
     background.start(fail)
     with pytest.raises(OSError, match="no"):
         background.wait()
