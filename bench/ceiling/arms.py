@@ -10,10 +10,7 @@ from bench.ceiling.clips import LABELS, index
 
 from cmaev_spec.job import EvaluateJob, FinetuneJob, PretrainJob, ProbeJob, parse_job
 
-FRAMES, STRIDE = 16, 4
-SHIFT = 2 * STRIDE
-"""p, the largest shift of the target's view, in raw frames."""
-READOUT = (4, 3, 4)
+READOUT = (4, 4, 4)
 """(t, h, w) that the probes keep apart."""
 
 
@@ -37,10 +34,19 @@ def pretraining(
     *,
     seed: int,
     contrast_weight: float,
-    shift: int = SHIFT,
+    shift: int = 2,
     epochs: int | None = None,
 ) -> PretrainJob:
-    """Pretraining on all clips of some folds; a weight of 0 is reconstruction alone."""
+    """Pretraining on all clips of some folds.
+
+    Args:
+        source: clips and budget.
+        folds: whose clips.
+        seed: of weights and order.
+        contrast_weight: 0 is reconstruction alone.
+        shift: p, the largest shift of the target's view, in strides.
+        epochs: None for those of the budget.
+    """
     budget = source.budget
     epochs = budget.pretrain_epochs if epochs is None else epochs
     job = parse_job(
@@ -48,13 +54,13 @@ def pretraining(
             "kind": "pretrain",
             "seed": seed,
             "model": {"name": budget.model},
-            "objective": {"contrast_weight": contrast_weight},
+            "objective": {"contrast_weight": contrast_weight, "mask_ratio": budget.mask_ratio},
             "data": {
                 **source.clips(folds, labelled=False),
-                "clip": {"frames": FRAMES, "stride": STRIDE, "size": budget.size},
-                "temporal_shift": shift,
+                "clip": {"frames": budget.frames, "stride": budget.stride, "size": budget.size},
+                "temporal_shift": shift * budget.stride,
                 "hflip": True,
-                "cache": "device",
+                "cache": budget.cache,
             },
             "optim": {
                 **_rate(budget.pretrain_lr, budget.pretrain_batch),
@@ -94,7 +100,7 @@ def finetuning(
                 "clip": _whole_video(budget),
                 "crop_area": [0.5, 1.0],
                 "hflip": True,
-                "cache": "device",
+                "cache": budget.cache,
             },
             "optim": {
                 **_rate(lr, budget.finetune_batch),
@@ -161,7 +167,7 @@ def probing(
 
 
 def _whole_video(budget: Budget) -> dict[str, Any]:
-    return {"frames": FRAMES, "size": budget.size, "sampling": "tsn"}
+    return {"frames": budget.frames, "size": budget.size, "sampling": "tsn"}
 
 
 def _rate(lr: float, batch: int) -> dict[str, float]:

@@ -15,6 +15,12 @@ class Budget:
     learning_rates: tuple[float, ...]
     """That finetuning is tuned over, for every arm alike."""
     layer_decays: tuple[float, ...]
+    cache: str
+    """Where decoded frames lie."""
+    frames: int = 16
+    stride: int = 4
+    """Raw frames between those of a pretraining clip; finetuning spans the whole video."""
+    mask_ratio: float = 0.9
     pretrain_seeds: int = 2
     finetune_seeds: int = 2
     """For each pretraining; training from scratch has as many runs as the others."""
@@ -35,6 +41,22 @@ BUDGETS = {
         finetune_epochs=60,
         learning_rates=(2e-4, 5e-4, 1e-3),
         layer_decays=(0.75, 1.0),
+        cache="device",
+    ),
+    "cpu": Budget(
+        model="cmaev_vit_nano_patch8_32",
+        size=32,
+        frames=8,
+        stride=8,
+        mask_ratio=0.75,
+        pretrain_epochs=90,
+        finetune_epochs=40,
+        learning_rates=(5e-4, 1.5e-3),
+        layer_decays=(0.75, 1.0),
+        finetune_seeds=1,
+        grid_epochs=40,
+        pretrain_lr=1e-3,
+        cache="memory",
     ),
     "quick": Budget(
         model="cmaev_vit_nano_patch8_32",
@@ -43,6 +65,7 @@ BUDGETS = {
         finetune_epochs=2,
         learning_rates=(1e-3,),
         layer_decays=(1.0,),
+        cache="memory",
         finetune_seeds=1,
         grid_epochs=1,
         pretrain_batch=8,

@@ -106,7 +106,7 @@ def _grid(study: Study) -> Iterator[str]:
                 value = json.loads(file.read_text())["knn_macro_recall"]
                 found.setdefault((weight, shift), []).append(value)
     if found:
-        yield "| weight of the contrast | shift | kNN macro-recall of each seed |"
+        yield "| weight of the contrast | shift in strides | kNN macro-recall of each seed |"
         yield "|---|---|---|"
         for (weight, shift), values in found.items():
             every = ", ".join(f"{value:.3f}" for value in values)

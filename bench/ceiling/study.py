@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.ceiling.arms import STRIDE, Source, evaluation, finetuning, pretraining, probing
+from bench.ceiling.arms import Source, evaluation, finetuning, pretraining, probing
 from bench.ceiling.clips import FOLDS, Clip, read_clips
 from bench.ceiling.figures import macro_recall
 from bench.ceiling.running import predictions, run
@@ -17,7 +17,8 @@ from cmaev_spec.files import write_atomic
 ARMS = {"scratch": None, "reconstruction": 0.0, "cmaev": 1.0}
 """The weight of the contrast in pretraining; None where there is none."""
 GRID_FOLD = 1
-WEIGHTS, SHIFTS = (0.0, 0.5, 1.0), (STRIDE, 2 * STRIDE, 4 * STRIDE)
+WEIGHTS, SHIFTS = (0.0, 0.5, 1.0), (1, 2, 4)
+"""Of the contrast; largest shifts in strides."""
 
 
 @dataclass(frozen=True)
