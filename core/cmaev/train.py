@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from cmaev.checkpoints import load_classifier, load_pretrained
-from cmaev.checkpoints.runs import build_classifier, build_pretraining_model
+from cmaev.checkpoints.runs import (
+    build_classifier,
+    build_pretraining_model,
+)
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.views import EvaluateViews, FinetuneViews, PretrainViews
 from cmaev.engine import distributed
@@ -24,6 +27,7 @@ from cmaev.engine.checkpoint import newest_checkpoint
 from cmaev.engine.context import Context
 from cmaev.engine.events import EventLog, read_metrics
 from cmaev.engine.loop import Loader, Trainer
+from cmaev.engine.sharding import unsharded
 from cmaev.engine.signals import StopRequest
 from cmaev.engine.trackers import open_trackers
 from cmaev.engine.validation import Validation
@@ -135,8 +139,9 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
     with closing(training_loader(dataset, index, job, context)) as loader:
         if train(job, task, loader, context, steps=steps) is None:
             return None
-        if context.world.main:
-            picture_pretraining(model, loader, context)
+        with unsharded(model):
+            if context.world.main:
+                picture_pretraining(model, loader, context)
     return last_metrics(context.run)
 
 
@@ -167,17 +172,22 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     steps = steps_per_epoch(job.optim, index)
     with filling(index, data, context) as progress:
         dataset = FinetuneViews(index, data, seed=job.seed, progress=progress)
+
+    def evaluated(final: bool) -> dict[str, float] | None:
+        with unsharded(model):
+            return measure(
+                model,
+                EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1),
+                val_index,
+                labels,
+                context,
+                batch_size=job.optim.batch_size,
+                loading=data,
+                written=final,
+            )
+
     validation = Validation(
-        lambda final: measure(
-            model,
-            EvaluateViews(val_index, clip=data.clip, num_clips=1, num_crops=1),
-            val_index,
-            labels,
-            context,
-            batch_size=job.optim.batch_size,
-            loading=data,
-            written=final,
-        ),
+        evaluated,
         every=job.run.eval_every,
     )
     with closing(training_loader(dataset, index, job, context)) as loader:
@@ -256,6 +266,7 @@ def train(
         events=context.events,
         stop=context.stop,
         validation=validation,
+        sharded=job.resources.shard == "full",
     )
     return trainer.figures if trainer.fit() == "finished" else None
 

@@ -60,6 +60,15 @@ class TrainingJob(JobBase):
 
     run: RunControlSpec = RunControlSpec()
 
+    @model_validator(mode="after")
+    def _check_sharding(self) -> Self:
+        if self.resources.shard != "none" and self.run.compile == "step":
+            raise ValueError(
+                "resources.shard: blocks are gathered one by one amid a step, which cannot be one "
+                "compiled graph; set run.compile to blocks or none, or resources.shard to none"
+            )
+        return self
+
 
 def _check_batch(optim: OptimSpec, resources: ResourceSpec) -> None:
     divisor = resources.world_size * optim.accumulate

@@ -44,6 +44,7 @@ class JobOverrides(TypedDict, total=False):
     device: Literal["auto", "cpu", "cuda"]
     nodes: int
     processes_per_node: int
+    shard: Literal["none", "full"]
     threads: int | None
     root: str | None
     workers: int

@@ -13,9 +13,23 @@ class ResourceSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nodes: int = Field(1, ge=1, le=1024)
     processes_per_node: int = Field(1, ge=1, le=16, description="one per GPU")
+    shard: Literal["none", "full"] = Field(
+        "none",
+        description="full: each process keeps a part of weights, gradients and moments (FSDP2), "
+        "for models that fill a card; checkpoints are the same",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads per process; None: PyTorch's")
     cpus: float = Field(2.0, gt=0.0, description="CPU cores per pod")
     memory_gib: float = Field(8.0, gt=0.0, description="memory per pod")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shard != "none" and self.world_size == 1:
+            raise ValueError(
+                "shard: one process has nothing to share; raise processes_per_node or nodes, or "
+                "set shard to none"
+            )
+        return self
 
     @property
     def world_size(self) -> int:

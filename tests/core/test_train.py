@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 
 import pytest
 import torch
-from runs import command, events, job, run
+from runs import command, events, job, losses, run
 from typer.testing import CliRunner
 
 from cmaev.checkpoints import export_huggingface, load_classifier, load_pretrained
@@ -249,19 +250,30 @@ def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_
     assert "belongs to another run" in str(result.exception)
 
 
-def test_two_processes_train_together_and_measure_every_video_once(videos, tmp_path):
-    """DDP on gloo: pretraining gathers keys over ranks, evaluation gathers the answers."""
-    resources = {"threads": 1, "processes_per_node": 2}
+def test_two_processes_train_as_one_and_measure_every_video_once(
+    videos, pretrained, finetuned, tmp_path
+):
+    """Replicas on gloo in pretraining, which gathers keys over ranks; shards in finetuning."""
+    two = {"threads": 1, "processes_per_node": 2}
+    start = {"init": str(pretrained.path)}
     pretraining, finetuning = RunDir(tmp_path / "pretrain"), RunDir(tmp_path / "finetune")
-    pretraining.claim(job("pretrain", videos, resources=resources))
-    spec = job(
-        "finetune", videos, resources=resources, init=str(pretraining.path), run__eval_every=1
+    pretraining.claim(job("pretrain", videos, resources=two))
+    finetuning.claim(
+        job("finetune", videos, resources={**two, "shard": "full"}, run__eval_every=1, **start)
     )
-    finetuning.claim(spec)
-    for folder in (pretraining, finetuning):
+    for folder, alone in ((pretraining, pretrained), (finetuning, finetuned)):
         assert subprocess.run(command(folder), check=False).returncode == 0
         assert len([event for event in events(folder) if event.type == "outcome"]) == 1
-    assert [row["step"] for row in read_metrics(pretraining.metrics)] == [1, 2, 3, 4]
+        rows = [[row for row in losses(run) if "loss" in row] for run in (folder, alone)]
+        for row, expected in zip(*rows, strict=True):
+            for name in row.keys() & expected.keys() - {"feature_std"}:  # of one process's clips
+                assert row[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
+        weights = load_model_state(newest_checkpoint(alone))
+        for name, value in load_model_state(newest_checkpoint(folder)).items():
+            # Batch norm takes a bias before it away again: its gradient is rounding alone, which
+            # AdamW makes whole steps of.
+            if not re.search(r"(projector|predictor)\.(0\.bias|1\.running_mean)", name):
+                torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-6, msg=name)
     summary = json.loads(finetuning.summary.read_text())
     assert summary["num_videos"] == 6
     rows = [row for row in read_metrics(finetuning.metrics) if "val_top1" in row]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from cmaev_spec.exits import BadInput
@@ -59,8 +60,8 @@ class World:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as it is trained: DDP, or itself in a single process."""
-        if self.size == 1:
+        """The module as it is trained: DDP, or itself where it is sharded or in one process."""
+        if self.size == 1 or isinstance(module, FSDPModule):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Buffers are constants and running means that training never reads.
@@ -70,7 +71,10 @@ class World:
 
 
 def no_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Gradients are reduced in the last micro-batch of a step only."""
+    """Gradients are reduced in the last micro-batch of a step only.
+
+    Sharded ones in every micro-batch: whole ones would take the memory that sharding saves.
+    """
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     return module.no_sync()

@@ -23,6 +23,7 @@ from cmaev.engine.optim import build_optimizer, set_lr
 from cmaev.engine.precision import autocast, resolve
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.engine.saving import Saving, diverged
+from cmaev.engine.sharding import shard
 from cmaev.engine.signals import StopRequest
 from cmaev.engine.update import RECENT_STEPS, Update, backward
 from cmaev.engine.validation import Validation, as_metrics
@@ -65,6 +66,7 @@ class Trainer:
         events: EventLog,
         stop: StopRequest,
         validation: Validation | None = None,
+        sharded: bool = False,
     ) -> None:
         self.task, self.loader = task, loader
         self.optim, self.control = optim, control
@@ -75,6 +77,8 @@ class Trainer:
         self.figures: dict[str, float] = {}
         """Of the last evaluation."""
         task.module.to(world.device)
+        if sharded:
+            shard(task.module, device=world.device, processes=world.size)
         self.module = world.wrap(self._compiled())
         self.optimizer = build_optimizer(task.module, optim, layer_scale=task.layer_scale)
         self.update = Update(task.module, self.optimizer, clip_norm=optim.clip_grad)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cmaev.engine.sharding import gathered, part_like
 from cmaev.models.encoder import VideoEncoder
 
 if TYPE_CHECKING:
@@ -96,15 +97,21 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> Moments:
-    """What the optimiser remembers of each parameter, by name: groups come from the job."""
-    named = module.named_parameters()
-    return {name: {**optimizer.state[p]} for name, p in named if p in optimizer.state}
+def moments(optimizer: torch.optim.Optimizer, module: nn.Module, *, keep: bool = True) -> Moments:
+    """What the optimiser remembers of each parameter, whole and by name: groups are the job's.
+
+    Of a sharded module every process has to ask; see `gathered`.
+    """
+    return {
+        name: gathered(optimizer.state[parameter], keep=keep)
+        for name, parameter in module.named_parameters()
+        if parameter in optimizer.state
+    }
 
 
 def load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, saved: Moments) -> None:
-    """Puts back what `moments` gave, on the devices of the parameters."""
+    """Puts back what `moments` gave, where and as the parameters are."""
     for name, parameter in module.named_parameters():
         if name in saved:
-            state = {key: value.to(parameter.device) for key, value in saved[name].items()}
+            state = {key: part_like(value, parameter) for key, value in saved[name].items()}
             optimizer.state[parameter] = state

@@ -15,6 +15,7 @@ from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
 from cmaev.engine.optim import load_moments, moments
 from cmaev.engine.retention import Retention, prune_checkpoints
+from cmaev.engine.sharding import gathered, load_model, whole
 from cmaev.engine.snapshot import Snapshot
 from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
@@ -67,16 +68,18 @@ class Saving:
         world = self._world
         random_states = world.gather(random_state(world.device))
         windows = world.gather(self._window.state_dict())
+        weights = gathered(self._module.state_dict(), keep=world.main)
+        remembered = moments(self._optimizer, self._module, keep=world.main)
         if not world.main:
             return
         state = {
-            "optimizer": moments(self._optimizer, self._module),
+            "optimizer": remembered,
             "random": random_states,
             "windows": windows,
             "skips": self._skips.state_dict(),
             "quarantine": self._quarantine.state_dict(),
         }
-        taken = {"model": self._module.state_dict(), "state": state}
+        taken = {"model": weights, "state": state}
         read = (
             Snapshot(taken, world.device).read if self._control.async_checkpoints else lambda: taken
         )
@@ -129,7 +132,7 @@ class Saving:
     def _require_finite_weights(self, step: int) -> None:
         """A checkpoint of a diverged run would only push the good ones out."""
         finite = torch.stack([p.isfinite().all() for p in self._module.parameters()]).all()
-        if not finite:
+        if not whole(finite):
             raise FloatingPointError(diverged("weights are not finite", step=step))
 
     def restore(self) -> tuple[int, dict[str, float]]:
@@ -144,7 +147,7 @@ class Saving:
             self._quarantine.clear()
             return 0, {}
         state: dict[str, Any] = ckpt.load_training_state(folder)
-        self._module.load_state_dict(ckpt.load_model_state(folder))
+        load_model(self._module, ckpt.load_model_state(folder))
         load_moments(self._optimizer, self._module, state["optimizer"])
         self._quarantine.load_state_dict(state["quarantine"])
         if len(state["random"]) == self._world.size:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from cmaev.engine.sharding import whole
+
 RECENT_STEPS: Final = 100
 """How many of the last steps are looked at when too many of them were left out."""
 
@@ -62,7 +64,7 @@ class Update:
             gradients before they are clipped.
         """
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         if self._clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
         taken = norm.isfinite().float()

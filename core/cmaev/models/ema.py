@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def move_average(
@@ -16,9 +17,14 @@ def move_average(
         taken: () fp32; 0 leaves the average as it is, 1 moves it, and the host never learns which.
             None moves it.
     """
-    moved: list[Tensor] = [*average.parameters()]
-    towards: list[Tensor] = [*online.parameters()]
+    moved = [part_here(parameter) for parameter in average.parameters()]
+    towards = [part_here(parameter) for parameter in online.parameters()]
     if taken is None:
         torch._foreach_lerp_(moved, towards, 1.0 - momentum)
     else:
         torch._foreach_lerp_(moved, towards, [taken * (1.0 - momentum)] * len(moved))
+
+
+def part_here(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: its part of a sharded one. Both branches are cut alike."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
