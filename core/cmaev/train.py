@@ -183,6 +183,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
                 context,
                 batch_size=job.optim.batch_size,
                 loading=data,
+                precision=job.run.precision,
                 written=final,
             )
 
@@ -228,6 +229,7 @@ def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:
         context,
         batch_size=data.batch_size,
         loading=data,
+        precision=job.run.precision,
         probabilities=data.probabilities,
     )
 

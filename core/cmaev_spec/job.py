@@ -13,7 +13,12 @@ from cmaev_spec.exits import BadInput
 from cmaev_spec.model import ClassifierSpec, ObjectiveSpec, PretrainEncoderSpec
 from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
 from cmaev_spec.probe import AttentiveSpec, FrozenEncoderSpec, KnnSpec, LinearSpec, ProbeData
-from cmaev_spec.resources import FinetuneControlSpec, ResourceSpec, RunControlSpec
+from cmaev_spec.resources import (
+    ComputeSpec,
+    FinetuneControlSpec,
+    ResourceSpec,
+    RunControlSpec,
+)
 from cmaev_spec.wire import RUNNERS
 
 RunRef = Annotated[
@@ -159,6 +164,7 @@ class EvaluateJob(JobBase):
 
     kind: Literal["evaluate"]
     source: RunRef
+    run: ComputeSpec = ComputeSpec()
     checkpoint: Which = "newest"
     data: EvaluateData
 

@@ -158,6 +158,7 @@ class ProbeOverrides(JobOverrides, total=False):
 class EvaluateOverrides(JobOverrides, total=False):
     """What an evaluation takes besides."""
 
+    precision: Literal["auto", "fp32", "bf16"]
     checkpoint: Literal["newest", "best"]
     num_clips: int
     num_crops: int

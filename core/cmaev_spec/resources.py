@@ -37,12 +37,17 @@ class ResourceSpec(Spec):
         return self.nodes * self.processes_per_node
 
 
-class RunControlSpec(Spec):
-    """How a run computes, logs and saves; nothing here changes its result beyond rounding."""
+class ComputeSpec(Spec):
+    """How a model computes, in training and where it is measured."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on CUDA, fp32 on the CPU"
     )
+
+
+class RunControlSpec(ComputeSpec):
+    """How a run computes, logs and saves; nothing here changes its result beyond rounding."""
+
     compile: Literal["none", "blocks", "step"] = Field(
         "none",
         description="at the first step: blocks, one of each kind; step, all as one graph, the "

@@ -5,8 +5,10 @@ from typing import Literal
 
 import torch
 
+Precision = Literal["auto", "fp32", "bf16"]
 
-def resolve(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+
+def resolve(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype of matrix products: bf16 on CUDA and fp32 on the CPU unless chosen."""
     if precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32

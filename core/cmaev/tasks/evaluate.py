@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from cmaev.engine.distributed import World
+from cmaev.engine.precision import autocast
 from cmaev.engine.signals import StopRequest
 from cmaev.models.classifier import VideoClassifier
 from cmaev.models.frames import FrameNormaliser
@@ -104,15 +105,17 @@ def evaluate(
     *,
     world: World,
     stop: StopRequest,
+    dtype: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation | None:
     """Classifies every video of this process and gathers the answers of all processes.
 
     Args:
-        model: the classifier; evaluated in fp32.
+        model: the classifier.
         batches: `video` (B, V, T, H, W, C) uint8, `label` (B,), `index` (B,).
         world: the processes; each video must be in the batches of exactly one.
         stop: asked after every batch.
+        dtype: of matrix products; probabilities are fp32.
         progress: called with the number of videos done so far.
 
     Returns:
@@ -126,7 +129,8 @@ def evaluate(
     for batch in batches:
         on_device = to_device(batch, world.device)
         B, V = on_device["video"].shape[:2]
-        logits = model(normalise(on_device["video"].flatten(0, 1)))  # (B*V, K)
+        with autocast(dtype, world.device):
+            logits = model(normalise(on_device["video"].flatten(0, 1)))  # (B*V, K)
         probability = logits.float().softmax(dim=1).reshape(B, V, -1).mean(dim=1)  # (B, K)
         parts.append((batch["index"].numpy(), batch["label"].numpy(), probability.cpu().numpy()))
         done += B

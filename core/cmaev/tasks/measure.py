@@ -8,6 +8,7 @@ from cmaev.data.loader import EpochLoader
 from cmaev.data.quarantine import Quarantine
 from cmaev.data.views import EvaluateViews
 from cmaev.engine.context import Context
+from cmaev.engine.precision import Precision, resolve
 from cmaev.engine.progress import ProgressDisplay
 from cmaev.models import VideoClassifier
 from cmaev.pictures.charts import confusion_chart
@@ -26,6 +27,7 @@ def measure(
     *,
     batch_size: int,
     loading: LoadingSpec,
+    precision: Precision = "auto",
     probabilities: bool = False,
     written: bool = True,
 ) -> dict[str, float] | None:
@@ -39,6 +41,7 @@ def measure(
         context: the run.
         batch_size: videos of a batch.
         loading: loader processes and their limits.
+        precision: of matrix products; see `run.precision`.
         probabilities: whether predictions list those of all classes.
         written: whether predictions and confusions are written into the run directory.
 
@@ -58,7 +61,12 @@ def measure(
             context.events.progress("evaluate", step=min(done, total), total_steps=total)
 
         evaluation = evaluate(
-            model, loader.epoch(0), world=world, stop=context.stop, progress=progress
+            model,
+            loader.epoch(0),
+            world=world,
+            stop=context.stop,
+            dtype=resolve(precision, world.device),
+            progress=progress,
         )
     if evaluation is None:
         return None

@@ -144,3 +144,27 @@ def test_top5_counts_videos_whose_label_is_among_the_five_most_probable(
     figures = Evaluation(index=np.arange(count), label=label, probability=probability).figures()
     better = (probability > probability[np.arange(count), label][:, None]).sum(axis=1)
     assert figures["top5"] == np.mean(better < 5)
+
+
+def test_products_have_the_precision_that_was_asked_for() -> None:
+    class Seen(nn.Module):
+        """Tells the type of its products."""
+
+        def forward(self, video: Tensor) -> Tensor:
+            flat = video.flatten(1)  # (B, P)
+            self.dtype = (flat @ flat.T).dtype
+            return video.new_zeros(len(video), CLASSES)  # (B, K)
+
+    seen = Seen()
+    for dtype in (torch.float32, torch.bfloat16):
+        loader = EpochLoader(Videos(2), batch_size=2, seed=0, shuffle=False, drop_last=False)
+        evaluation = evaluate(
+            seen,  # type: ignore[arg-type]
+            loader.epoch(0),
+            world=World(0, 1, torch.device("cpu")),
+            stop=StopRequest(),
+            dtype=dtype,
+        )
+        assert seen.dtype == dtype
+        assert evaluation is not None
+        assert evaluation.probability.dtype == np.float32
