@@ -81,6 +81,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. optim.epochs=10")
     ] = None,
+    allow_changes: Annotated[
+        bool, typer.Option(help="go on with a run whose job was another, where that can be")
+    ] = False,
 ) -> None:
     """Run a pretrain, finetune, probe or evaluate job here; run it again to resume."""
     from cmaev import launch
@@ -92,7 +95,7 @@ def train(
     if job.kind == "export":
         raise SpecError([("kind", "this is an export job; use `cmaev export RUN --out DIR`")])
     run = RunDir(local_output(run_dir or Path("runs") / spec.stem))
-    claim(run, job)
+    claim(run, job, allow_changes=allow_changes)
     typer.echo(f"run directory: {run.path}")
     code = launch.main(["--run-dir", str(run.path)])
     if code == EXIT_OK and run.summary.is_file():
@@ -100,7 +103,7 @@ def train(
     raise typer.Exit(code)
 
 
-def claim(run: "RunDir", job: "JobSpec") -> None:
+def claim(run: "RunDir", job: "JobSpec", *, allow_changes: bool = False) -> None:
     """Claims a run directory; a run that failed before its first checkpoint makes room."""
     from cmaev.runlock import RunBusyError, hold_run
     from cmaev_spec.job import SpecError
@@ -108,14 +111,16 @@ def claim(run: "RunDir", job: "JobSpec") -> None:
     try:
         run.claim(job)
     except SpecError:
-        if not run.spec.is_file() or run.complete_checkpoints() or run.summary.exists():
+        begun = bool(run.complete_checkpoints()) or run.summary.exists()
+        if not run.spec.is_file() or (begun and not allow_changes):
             raise
         try:
             with hold_run(run, patience=0.0):
-                run.discard()
+                if not begun:
+                    run.discard()
+                run.claim(job, allow_changes=allow_changes)
         except RunBusyError as error:
             raise SpecError([("run_dir", str(error))]) from None
-        run.claim(job)
 
 
 @presets_app.command("list")

@@ -19,14 +19,22 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from cmaev_spec.base import Spec
-from cmaev_spec.data import LoadingSpec
-from cmaev_spec.files import create_atomic, sha256_file, sync_directory, write_atomic
+from cmaev_spec.changes import changes, refuse
+from cmaev_spec.events import WarningEvent
+from cmaev_spec.files import (
+    create_atomic,
+    drop_partial_line,
+    sha256_file,
+    sync_directory,
+    write_atomic,
+)
 from cmaev_spec.job import JobSpec, SpecError, parse_job
 from cmaev_spec.wire import canonical_json
 
@@ -115,14 +123,20 @@ class RunDir:
         """Folder of exported files."""
         return self.path / "export"
 
-    def claim(self, job: JobSpec) -> None:
+    def claim(self, job: JobSpec, *, allow_changes: bool = False) -> None:
         """Creates the directory and writes `spec.json`, or checks that it holds the same job.
 
-        The same job may go on with other resources and loader processes; `spec.json` tells the
-        latest.
+        The same job may go on with what has no influence on its result, as other resources;
+        `spec.json` tells the latest.
+
+        Args:
+            job: what is to run.
+            allow_changes: take fields that change the result from here on, and leave an event that
+                tells which; nobody may be writing into the directory.
 
         Raises:
-            SpecError: if the directory belongs to another run, or holds other files.
+            SpecError: if the directory belongs to another run, or holds other files; naming every
+                field that differs.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -134,25 +148,23 @@ class RunDir:
             # Whoever comes second compares below, however close the two were.
             with contextlib.suppress(FileExistsError):
                 create_atomic(self.spec, text)
-        before = self.spec.read_text()
-        if before == text:
+        if self.spec.read_text() == text:
             return
-        self._refuse_another(before, text)
+        different = changes(self.read_job().model_dump(mode="json"), json.loads(text))
+        asked = [change for change in different if change.terms != "free"]
+        if asked and (refusal := refuse(asked, self.path, allowed=allow_changes)):
+            raise SpecError([("run_dir", refusal)])
+        if asked:
+            self._record("goes on with another job: " + "; ".join(map(str, asked)))
         write_atomic(self.spec, text)
 
-    def _refuse_another(self, before: str, text: str) -> None:
-        there, here = (flatten(json.loads(spec)) for spec in (before, text))
-        for field in sorted(there | here):
-            if there.get(field) != here.get(field) and not _is_about_the_machine(field):
-                raise SpecError(
-                    [
-                        (
-                            "run_dir",
-                            f"{self.path} belongs to another run: {field} is {there.get(field)!r} "
-                            f"there and {here.get(field)!r} here; choose another directory",
-                        )
-                    ]
-                )
+    def _record(self, message: str) -> None:
+        event = WarningEvent(time=time.time(), message=message)
+        drop_partial_line(self.events)
+        with open(self.events, "a", encoding="utf-8") as file:
+            file.write(event_line(event))
+            file.flush()
+            os.fsync(file.fileno())
 
     def discard(self) -> None:
         """Empties a directory whose run never got to a checkpoint or a result; spec.json goes last.
@@ -212,23 +224,6 @@ class RunDir:
         if not target.is_relative_to(self.path.resolve()):
             raise ValueError(f"{relative!r} leads out of the run directory")
         return target
-
-
-def _is_about_the_machine(field: str) -> bool:
-    """Whether a field says what a job runs on, and nothing about what comes out of it."""
-    section, _, name = field.partition(".")
-    return section == "resources" or (section == "data" and name in LoadingSpec.model_fields)
-
-
-def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def write_manifest(folder: Path, *, step: int, epoch: float, spec_hash: str) -> Manifest:

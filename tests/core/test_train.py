@@ -250,6 +250,28 @@ def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_
     assert "belongs to another run" in str(result.exception)
 
 
+def test_a_run_goes_on_with_a_changed_job_where_that_is_allowed(pretrained, tmp_path):
+    """More epochs at another rate: the steps so far stay as they are."""
+    folder = RunDir(shutil.copytree(pretrained.path, tmp_path / "run"))
+    (tmp_path / "spec.json").write_text(folder.spec.read_text())
+    changes = ["--set", "optim.epochs=3", "--set", "optim.base_lr=0.004"]
+    command = ["train", str(tmp_path / "spec.json"), "--run-dir", str(folder.path), *changes]
+    refused = CliRunner().invoke(build(), command)
+    assert "optim.base_lr is 0.008 there and 0.004 here; optim.epochs is 2" in str(
+        refused.exception
+    )
+    before = read_metrics(folder.metrics)
+    assert CliRunner().invoke(build(), [*command, "--allow-changes"]).exit_code == 0
+    rows = read_metrics(folder.metrics)
+    assert rows[: len(before)] == before
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert 0 < rows[4]["lr"] <= 0.004 * 8 / 256
+    log = events(folder)
+    told = [event for event in log if event.type == "warning" and "another job" in event.message]
+    assert len(told) == 1
+    assert [event.resumed_step for event in log if event.type == "started"] == [0, 4]
+
+
 def test_two_processes_train_as_one_and_measure_every_video_once(
     videos, pretrained, finetuned, tmp_path
 ):

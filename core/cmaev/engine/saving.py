@@ -170,8 +170,8 @@ class Saving:
 def diverged(what: str, *, step: int) -> str:
     """What to do about a run that diverged."""
     return (
-        f"{what} at step {step}; start a new run with a lower optim.base_lr, "
-        "a longer optim.warmup_epochs or optim.clip_grad"
+        f"{what} at step {step}; start a new run, or go on by --allow-changes, with a lower "
+        "optim.base_lr, a longer optim.warmup_epochs or optim.clip_grad"
     )
 
 

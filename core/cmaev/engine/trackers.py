@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
 
+from cmaev_spec.changes import flatten
 from cmaev_spec.exits import BadInput
-from cmaev_spec.rundir import RunDir, flatten
+from cmaev_spec.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 

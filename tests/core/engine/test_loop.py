@@ -119,7 +119,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
 def test_too_many_of_them_end_the_run_with_advice_and_save_nothing(tmp_path, log_every):
     task = ExplodingTask(range(1, 100))
     with pytest.raises(
-        FloatingPointError, match=r"max_nonfinite_steps \(3\).*lower optim\.base_lr"
+        FloatingPointError, match=r"max_nonfinite_steps \(3\).*with a lower optim\.base_lr"
     ):
         train(tmp_path, task=task, log_every=log_every, max_nonfinite_steps=3)
     assert task.count in (5, 6)
