@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
+from functools import cache, partial
 
 import pytest
 import torch
@@ -27,21 +28,33 @@ def server():
         yield started
 
 
-@pytest.fixture
-def make_run(videos, tmp_path):
-    def make(name, *, workers=0, ranks=1, **changes):
-        run = RunDir(tmp_path / name)
+@pytest.fixture(scope="module")
+def make_run(videos, tmp_path_factory):
+    def make(*, workers=0, ranks=1):
+        run = RunDir(tmp_path_factory.mktemp("run") / "run")
         spec = job(
             "pretrain",
             videos,
             data__workers=workers,
             resources={"threads": 1, "processes_per_node": ranks},
-            **{"optim__batch_size": 16 // STEPS, "optim__epochs": EPOCHS, **changes},
+            optim__batch_size=16 // STEPS,
+            optim__epochs=EPOCHS,
         )
         run.claim(spec)
         return run
 
     return make
+
+
+@pytest.fixture(scope="module")
+def whole(server, make_run):
+    """What an uninterrupted run comes to, by number of loader processes and ranks."""
+
+    @cache
+    def outcome_of(*, workers=0, ranks=1):
+        return finish(server, make_run(workers=workers, ranks=ranks))
+
+    return outcome_of
 
 
 def finish(server, run):
@@ -50,15 +63,14 @@ def finish(server, run):
     return outcome(run)
 
 
-def killed_runs_equal_the_whole_one(server, make_run, kills, *, workers, ranks):
-    """Runs until all kills have hit; tells how many runs it took."""
-    whole = finish(server, make_run("whole", workers=workers, ranks=ranks))
+def killed_runs_come_to(expected, server, make, kills):
+    """Makes runs until all kills have hit; tells how many it took."""
     kills, runs = deque(kills), 0
     while kills:
         assert runs < 10, f"kills that do not hit: {kills}"
-        run = make_run(f"parts-{runs}", workers=workers, ranks=ranks)
+        run = make()
         hit = drill(server, run, kills)
-        assert equal(outcome(run), whole), hit
+        assert equal(outcome(run), expected), hit
         names = [path.name for path in sorted(run.checkpoints.iterdir())]
         assert names == ["step-00000020", "step-00000024"], hit
         runs += 1
@@ -67,23 +79,24 @@ def killed_runs_equal_the_whole_one(server, make_run, kills, *, workers, ranks):
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("workers", "points"),
-    [(0, ["write:manifest.json"]), (2, ["checkpoint:renamed"])],
+    ("workers", "points"), [(0, ["write:manifest.json", "checkpoint:renamed"]), (2, [])]
 )
-def test_a_killed_run_is_the_uninterrupted_one(server, make_run, workers, points):
-    """Four of the sixty kills; the others take minutes."""
+def test_a_killed_run_is_the_uninterrupted_one(server, make_run, whole, workers, points):
+    """Four of the sixty kills; the others take minutes. Loader processes change no result."""
     kills = plan(random.Random(workers), points, random_times=1, ranks=1)
-    killed_runs_equal_the_whole_one(server, make_run, kills, workers=workers, ranks=1)
+    killed_runs_come_to(whole(), server, partial(make_run, workers=workers), kills)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(("workers", "ranks"), CONFIGURATIONS)
-def test_a_run_killed_often_is_the_uninterrupted_one(server, make_run, workers, ranks):
+def test_a_run_killed_often_is_the_uninterrupted_one(server, make_run, whole, workers, ranks):
     kills = spread(seed=1, configurations=CONFIGURATIONS, points_each=9, random_each=5)
     chosen = kills[workers, ranks]
     begin = time.monotonic()
-    runs = killed_runs_equal_the_whole_one(server, make_run, chosen, workers=workers, ranks=ranks)
+    configuration = {"workers": workers, "ranks": ranks}
+    expected = whole(**configuration)
+    runs = killed_runs_come_to(expected, server, partial(make_run, **configuration), chosen)
     sys.stdout.write(
         f"\n{len(chosen)} kills, {workers} loader workers, {ranks} ranks, {runs} runs, "
         f"{time.monotonic() - begin:.0f} s: {dict(Counter(kill.where for kill in chosen))}\n"
@@ -104,26 +117,24 @@ def stop_after(server, run, step):
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_stop_loses_no_step(server, make_run, ranks):
-    """In the middle of an epoch, with a window of the metrics that is not logged yet."""
-    whole = finish(server, make_run("whole", ranks=ranks))
-    run = make_run("parts", ranks=ranks)
+def test_a_stop_loses_no_step(server, make_run, whole, ranks):
+    run = make_run(ranks=ranks)
     for step in (2, 9):
         saved, logged = stop_after(server, run, step)
         assert saved == logged >= step
-    assert equal(finish(server, run), whole)
+    assert equal(finish(server, run), whole(ranks=ranks))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_run_goes_on_with_another_number_of_ranks(server, make_run, before, after):
+def test_a_run_goes_on_with_another_number_of_ranks(server, make_run, whole, before, after):
     """From the middle of an epoch: the same samples, so the same losses but for rounding."""
-    expected, weights, _ = finish(server, make_run("whole", ranks=before))
-    run = make_run("moved", ranks=before)
+    expected, weights, _ = whole(ranks=before)
+    run = make_run(ranks=before)
     saved, _ = stop_after(server, run, 2)
     assert saved % STEPS
-    run.claim(make_run("as-moved", ranks=after).read_job())
+    run.claim(make_run(ranks=after).read_job())
     moved, moved_weights, _ = finish(server, run)
     assert [row["step"] for row in moved] == [row["step"] for row in expected]
     assert moved[:saved] == expected[:saved]
