@@ -81,26 +81,66 @@ def augment_color(frames: Tensor, draws: Tensor) -> Tensor:
     Returns:
         (B, T, H, W, C) fp32, levels of 0 to 255.
     """
-    changes, amounts = draws[:, :3], draws[:, 3:6]  # each (B, 3)
-    hue_place, hue, grey, radius = draws[:, 6:].unbind(1)  # each (B,)
     x = to_planes(frames) / 255  # (B, H, T, C, W)
-    for place in range(3):
-        x = _blend(x, changes[:, place], amounts[:, place].where(place < hue_place, 1.0))
-    x = _turn_hue(x, hue)
-    for place in range(3):
-        x = _blend(x, changes[:, place], amounts[:, place].where(place >= hue_place, 1.0))
+    # A kernel cannot end in the middle of the changes: compiled, they run twice, up to the mean
+    # that contrast needs and then to their end, instead of once with a mean before each change.
+    mean = _mean_before_contrast(x, draws) if torch.compiler.is_compiling() else None
+    x = _jitter(x, draws, mean)
+    grey, radius = draws[:, 8:].unbind(1)  # each (B,)
     x = torch.lerp(x, _grey(x), _per_clip(grey))
     rows, columns = (blur_matrix(radius, size=size) for size in (x.shape[1], x.shape[4]))
-    return to_frames(mix_pixels(x, rows, columns) * 255)  # (B, T, H, W, C)
+    return to_frames(mix_pixels(x, rows, columns).float() * 255)  # (B, T, H, W, C)
 
 
-def _blend(x: Tensor, change: Tensor, amount: Tensor) -> Tensor:
+def _jitter(x: Tensor, draws: Tensor, mean: Tensor | None) -> Tensor:
+    """Brightness, contrast, saturation and hue, in the order of each clip.
+
+    Args:
+        x: (B, H, T, C, W), levels of 0 to 1.
+        draws: (B, 10), packed draws.
+        mean: (B, 1, T, 1, 1) grey of each frame when its contrast is changed; None takes it then.
+
+    Returns:
+        (B, H, T, C, W).
+    """
+    changes, amounts = draws[:, :3], draws[:, 3:6]  # each (B, 3)
+    hue_place, hue = draws[:, 6:8].unbind(1)  # each (B,)
+    for place in range(3):
+        amount = amounts[:, place].where(place < hue_place, 1.0)
+        x = _blend(x, changes[:, place], amount, mean)
+    x = _turn_hue(x, hue)
+    for place in range(3):
+        amount = amounts[:, place].where(place >= hue_place, 1.0)
+        x = _blend(x, changes[:, place], amount, mean)
+    return x
+
+
+def _mean_before_contrast(x: Tensor, draws: Tensor) -> Tensor:
+    """(B, 1, T, 1, 1), the mean grey of frames (B, H, T, C, W) after what comes before contrast."""
+    changes, amounts = draws[:, :3], draws[:, 3:6]  # each (B, 3)
+    hue_place, hue = draws[:, 6:8].unbind(1)  # each (B,)
+    is_contrast = changes == CONTRAST  # (B, 3)
+    before = is_contrast.cumsum(dim=1) == 0  # (B, 3)
+    place = before.sum(dim=1)  # (B,)
+    hue = hue.where(hue_place <= place, 0.0)
+    kept = [changes, amounts.where(before, 1.0), hue_place[:, None], hue[:, None], draws[:, 8:]]
+    nothing = torch.zeros((), device=x.device)  # contrast is left out, so its mean does not matter
+    return _frame_mean(_jitter(x, torch.cat(kept, dim=1), nothing))
+
+
+def _blend(x: Tensor, change: Tensor, amount: Tensor, mean: Tensor | None) -> Tensor:
     """Brightness, contrast, saturation: away from black, from the mean grey, from the grey."""
     grey = _grey(x)  # (B, H, T, 1, W)
-    mean = grey.mean(dim=(1, 3, 4), keepdim=True)  # (B, 1, T, 1, 1), of each frame
+    if mean is None:
+        mean = _frame_mean(x)
     black = _per_clip(change == CONTRAST) * mean
     other = torch.addcmul(black, _per_clip(change == SATURATION), grey)  # (B, H, T, 1, W)
     return torch.lerp(other, x, _per_clip(amount)).clamp_(0, 1)
+
+
+def _frame_mean(x: Tensor) -> Tensor:
+    """(B, H, T, C, W) -> the mean luma of each frame, (B, 1, T, 1, 1)."""
+    return _grey(x).mean(dim=(1, 3, 4), keepdim=True)
 
 
 def _turn_hue(x: Tensor, amount: Tensor) -> Tensor:

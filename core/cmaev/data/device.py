@@ -29,7 +29,8 @@ def crop_resize(frames: Tensor, boxes: Tensor, *, size: int, flip: Tensor | None
     columns = resize_matrix(left, box_width, source=width, size=size)  # (B, S, W)
     if flip is not None:
         columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    resized = mix_pixels(to_planes(frames), rows, columns)  # (B, S, T, C, S)
+    planes = to_planes(frames, dtype=mixing_dtype(frames.device))  # (B, H, T, C, W)
+    resized = mix_pixels(planes, rows, columns)  # (B, S, T, C, S)
     return to_frames(resized.round_().clamp_(0, 255).to(torch.uint8))  # (B, T, S, S, C)
 
 
@@ -90,7 +91,7 @@ def blur_matrix(radius: Tensor, *, size: int) -> Tensor:
 
 
 def mix_pixels(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Replaces rows and columns of planes (B, H, T, C, W) by mixtures of them, in fp32.
+    """Replaces rows and columns of planes (B, H, T, C, W) by mixtures of them.
 
     Args:
         planes: as `to_planes` makes them.
@@ -98,19 +99,28 @@ def mix_pixels(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         columns: (B, S, W).
 
     Returns:
-        (B, S, T, C, S).
+        (B, S, T, C, S), in the dtype of `mixing_dtype`.
     """
     B, _, T, C, W = planes.shape
-    S = rows.shape[1]
+    S, dtype = rows.shape[1], mixing_dtype(planes.device)
     with torch.autocast(planes.device.type, enabled=False):
-        mixed = rows @ planes.flatten(2)  # (B, S, T*C*W)
-        mixed = mixed.view(B, S * T * C, W) @ columns.mT  # (B, S*T*C, S)
+        mixed = rows.to(dtype) @ planes.flatten(2).to(dtype)  # (B, S, T*C*W)
+        mixed = mixed.view(B, S * T * C, W) @ columns.mT.to(dtype)  # (B, S*T*C, S)
     return mixed.view(B, S, T, C, -1)  # (B, S, T, C, S)
 
 
-def to_planes(frames: Tensor) -> Tensor:
-    """(B, T, H, W, C) -> (B, H, T, C, W) fp32: both matrix products read it without a copy."""
-    return frames.permute(0, 2, 1, 4, 3).to(torch.float32, memory_format=torch.contiguous_format)
+def mixing_dtype(device: torch.device) -> torch.dtype:
+    """What pixels are mixed in: fp16 on CUDA, whose matrix units sum products in fp32.
+
+    fp16 holds all levels of 0 to 255, and weights to 11 bits: the result is a fraction of a level
+    away from fp32, at a tenth of its time on an H100.
+    """
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def to_planes(frames: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B, T, H, W, C) -> (B, H, T, C, W): both matrix products read it without a copy."""
+    return frames.permute(0, 2, 1, 4, 3).to(dtype, memory_format=torch.contiguous_format)
 
 
 def to_frames(planes: Tensor) -> Tensor:

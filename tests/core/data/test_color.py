@@ -101,6 +101,17 @@ def test_it_can_be_compiled_as_one_graph() -> None:
     assert len(graphs) == 1
 
 
+def test_half_precision_as_on_gpus_is_a_fraction_of_a_level_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, frames = pack(draws(20)), clips(20, 16)
+    exact = augment_color(frames, drawn)
+    monkeypatch.setattr("cmaev.data.device.mixing_dtype", lambda _device: torch.float16)
+    halved = augment_color(frames, drawn)
+    assert not torch.equal(halved, exact)
+    torch.testing.assert_close(halved, exact, rtol=0, atol=0.3)
+
+
 def test_each_part_is_drawn_as_often_as_it_should_be() -> None:
     drawn = draws(3000)
     jitter = np.mean([draw.amounts != (1, 1, 1) for draw in drawn])

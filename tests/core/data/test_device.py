@@ -1,6 +1,7 @@
 """Matrix forms of crop, resize, flip and blur, against Pillow and torchvision."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +36,19 @@ def test_crops_are_those_of_pillow_within_a_level(w: int, h: int, size: int, see
         expected = reference_crop(clip, box, size=(size, size))
         expected = expected[:, :, ::-1] if mirrored else expected
         assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_crops_in_half_precision_as_on_gpus_are_at_most_a_level_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    frames = torch.from_numpy(rng.integers(0, 256, (8, 2, 90, 120, 3), dtype=np.uint8))
+    boxes = torch.tensor(random_boxes(120, 90, 8, rng))
+    exact = crop_resize(frames, boxes, size=64)
+    monkeypatch.setattr("cmaev.data.device.mixing_dtype", lambda _device: torch.float16)
+    levels = (crop_resize(frames, boxes, size=64).int() - exact.int()).abs()
+    assert levels.max() == 1
+    assert levels.float().mean() < 0.1
 
 
 def test_padding_is_never_seen() -> None:
