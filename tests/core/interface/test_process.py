@@ -28,8 +28,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("PYTHONPATH", PATHS)
     (tmp_path / "a.mp4").touch()
 
-    def call(name: str, *, progress: bool = True) -> Run:
-        return pretrain([tmp_path / "a.mp4"], out=tmp_path / "run", name=name, progress=progress)
+    def call(name: str, *, out: str = "run", progress: bool = True, seed: int = 0) -> Run:
+        files = [tmp_path / "a.mp4"]
+        return pretrain(files, out=tmp_path / out, name=name, progress=progress, seed=seed)
 
     return call
 
@@ -48,14 +49,13 @@ def test_what_it_prints_is_shown_or_logged(
 def test_each_end_has_an_exception(start: Start, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^videos: no such file$"):
         start("raise=bad")
-    # The directory of a run that never got to a checkpoint makes room for the next one.
     with pytest.raises(RunFailed, match="RuntimeError: the disk is full; what it printed is in"):
-        start("raise=error", progress=False)
-    assert "Traceback" in (tmp_path / "run" / "log.txt").read_text()
+        start("raise=error", out="error", progress=False)
+    assert "Traceback" in (tmp_path / "error" / "log.txt").read_text()
     with pytest.raises(RunStopped, match=r"resume\(\) goes on"):
-        start("exit=75")
+        start("exit=75", out="stopped")
     with pytest.raises(RunFailed, match="it ended with code -9"):
-        start("rank0_kill=9")
+        start("rank0_kill=9", out="killed")
 
 
 def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
     assert (start("steps=2").path / "steps-0.txt").read_text() == "1\n2\n"
     (tmp_path / "run" / "summary.json").write_text("{}")
     with pytest.raises(BadInput) as caught:
-        start("steps=3")
-    assert str(caught.value).startswith(f"out: {tmp_path}/run belongs to another run: name is")
+        start("steps=2", seed=1)
+    assert str(caught.value).startswith(f"out: {tmp_path}/run belongs to another run: seed is 0")
 
 
 @pytest.fixture
