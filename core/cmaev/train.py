@@ -154,6 +154,7 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     labels = index.label_names
     if len(labels) < 2:
         raise BadInput(f"data.index: {data.index} has {len(labels)} label; two are the least")
+    refuse_other_labels(labels, context)
     val_index = open_index(data.val_index, root=data.root, labels=labels)
     val_index.require_labels()
     if context.world.main:
@@ -196,6 +197,20 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     if figures is not None and context.world.main:
         picture_losses(context, title="finetuning")
     return figures
+
+
+def refuse_other_labels(labels: Sequence[str], context: Context) -> None:
+    """A head that has begun to learn has a place for each of its labels, and for no other.
+
+    Raises:
+        BadInput: in every process, if the index has other labels now.
+    """
+    began = context.run.read_labels() if context.run.complete_checkpoints() else ()
+    if began and began != tuple(labels):
+        raise BadInput(
+            f"data.index: its labels are {', '.join(labels)}, and {', '.join(began)} when this run "
+            "began; put the index back as it was, or start a new run with this one as init"
+        )
 
 
 def _class_weight(job: FinetuneJob, index: VideoIndex, context: Context) -> Tensor | None:

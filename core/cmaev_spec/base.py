@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """Immutable data in which a misspelt key is an error, not a silent default."""
+    """Immutable data: a misspelt key is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )

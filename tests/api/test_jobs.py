@@ -1,5 +1,6 @@
 """`/v1/jobs`: what users may ask, and what they are told when it is wrong."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,6 +69,18 @@ def test_a_wrong_specification_names_the_field(plane, specs, sent, change, field
     assert words in problem["detail"]
     assert sent() == []
     assert plane.user.get("/v1/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize("rate", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_rate_that_is_not_finite_is_refused(plane, specs, rate):
+    optim = {"base_lr": "HERE", "batch_size": 4, "epochs": 2}
+    body = json.dumps(specs(optim=optim)).replace('"HERE"', rate)
+    response = plane.user.post(
+        "/v1/jobs", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 422
+    assert response.json()["field"] == "optim.base_lr"
+    assert "finite number" in response.json()["detail"]
 
 
 def test_every_wrong_path_is_named_at_once(plane, specs, index, tmp_path):

@@ -190,6 +190,29 @@ def test_bad_input_ends_with_64_and_says_what_to_do(
     assert message in events(folder)[-1].error
 
 
+def test_more_classes_than_the_head_has_are_refused(videos, finetuned, tmp_path, capsys):
+    """In an evaluation, and in an index that grew between two attempts of a run."""
+    rows = (videos / "val.csv").read_text().splitlines()
+    (videos / "three.csv").write_text("\n".join([*rows[:-1], rows[-1].rpartition(",")[0] + ",up"]))
+    data = {"index": str(videos / "three.csv")}
+    spec = {"kind": "evaluate", "source": str(finetuned.path), "data": data}
+    assert run(tmp_path / "evaluated", parse_job(spec))[0] == 64
+    assert "three.csv:7: unknown label 'up'; use one of left, right" in capsys.readouterr().err
+
+    folder = RunDir(shutil.copytree(finetuned.path, tmp_path / "grown"))
+    grown = finetuned.read_job().model_dump(mode="json")
+    index = videos / "grown.csv"
+    trained = (videos / "train.csv").read_text().splitlines()
+    index.write_text("\n".join([*trained[:-1], trained[-1].rpartition(",")[0] + ",up"]))
+    grown["data"]["index"] = str(index)
+    folder.claim(parse_job(grown), allow_changes=True)
+    code, _ = run(folder.path, parse_job(grown))
+    assert code == 64
+    error = capsys.readouterr().err
+    assert "data.index: its labels are left, right, up, and left, right when this run" in error
+    assert folder.read_labels() == ("left", "right")
+
+
 def test_a_resumed_run_does_not_need_what_it_started_from(videos, pretrained, tmp_path):
     shutil.copytree(pretrained.path, tmp_path / "pretrained")
     spec = job("finetune", videos, init=str(tmp_path / "pretrained"))

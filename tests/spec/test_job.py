@@ -21,6 +21,7 @@ from cmaev_spec.job import (
     parse_job,
     referenced_run,
 )
+from cmaev_spec.optim import OptimSpec
 from cmaev_spec.resources import RunControlSpec
 
 PROBE = {
@@ -94,6 +95,31 @@ def test_a_refusal_names_the_field(
     ((at, text),) = caught.value.problems
     assert at == field
     assert message in text
+
+
+@pytest.mark.parametrize("field", ["base_lr", "base_min_lr", "weight_decay", "clip_grad"])
+@pytest.mark.parametrize(
+    ("suffix", "texts"),
+    [
+        ("yaml", {".nan": "finite", ".inf": "finite", "-1.0": "greater than", "-.inf": "finite"}),
+        ("json", {"NaN": "finite", "Infinity": "finite", "-1": "greater than", "1e999": "finite"}),
+    ],
+)
+def test_rates_are_positive_and_finite_wherever_they_come_from(
+    field: str, suffix: str, texts: dict[str, str], job: JobSpec, tmp_path: Path
+) -> None:
+    data = job.model_dump(mode="json")
+    data["optim"][field] = "HERE"
+    for text, message in texts.items():
+        path = tmp_path / f"spec.{suffix}"
+        path.write_text(json.dumps(data).replace('"HERE"', text))
+        with pytest.raises(SpecError, match=rf"optim\.{field}: .*{message}"):
+            load_job(path)
+    for value in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValidationError, match=field):
+            OptimSpec.model_validate(
+                {**OptimSpec(base_lr=1, batch_size=1, epochs=1).model_dump(), field: value}
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The two logs of a run: `events.jsonl` for the services, `metrics.jsonl` for curves."""
 
 import json
+import math
 import os
 import threading
 import time
@@ -95,7 +96,8 @@ class EventLog:
         )
 
     def metric(self, step: int, values: dict[str, float]) -> None:
-        """Named values at a step."""
+        """Named values at a step; those that are not finite are left out."""
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         self.write(MetricEvent(time=time.time(), step=step, values=values))
         self._trackers.log(step, values)
 
