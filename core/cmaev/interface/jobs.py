@@ -26,6 +26,7 @@ def pretrain(
     preset: str = "nano-pretrain",
     source: Run | Out | None = None,
     progress: bool = True,
+    allow_changes: bool = False,
     **overrides: Unpack[PretrainOverrides],
 ) -> Run:
     """Pretrains CMAE-V on unlabelled videos. The same call again goes on where it ended.
@@ -36,6 +37,7 @@ def pretrain(
         preset: one of `list_presets()`, which the overrides change.
         source: a run, or weights, to go on from; None: at random.
         progress: show what the run prints; False: append it to `log.txt` of the run.
+        allow_changes: go on with a run whose job was another, as `cmaev train --allow-changes`.
         **overrides: fields of the job by their last names, e.g. `epochs=100, mask_ratio=0.75`.
 
     Raises:
@@ -50,7 +52,14 @@ def pretrain(
     index = index_file(videos, folder=folder / "index", stem="train", needs_labels=False)
     sections = {"data": {"index": index.path}}
     return _train(
-        data, sections, {**overrides}, source, out=folder, indexes=(index,), show=progress
+        data,
+        sections,
+        {**overrides},
+        source,
+        out=folder,
+        indexes=(index,),
+        show=progress,
+        allow_changes=allow_changes,
     )
 
 
@@ -65,6 +74,7 @@ def finetune(
     preset: str = "nano-finetune",
     source: Run | Out | None = None,
     progress: bool = True,
+    allow_changes: bool = False,
     **overrides: Unpack[FinetuneOverrides],
 ) -> Run:
     """Trains a classifier and measures it on other videos. The same call again goes on.
@@ -79,6 +89,7 @@ def finetune(
         preset: one of `list_presets()`, which the overrides change.
         source: a pretrained run, or weights; None: from scratch.
         progress: show what the run prints; False: append it to `log.txt` of the run.
+        allow_changes: go on with a run whose job was another, as `cmaev train --allow-changes`.
         **overrides: fields of the job by their last names, e.g. `epochs=50, mixup=0.8`.
 
     Raises:
@@ -103,7 +114,14 @@ def finetune(
     )
     sections = {"data": {"index": train.path, "val_index": val.path}}
     return _train(
-        data, sections, {**overrides}, source, out=folder, indexes=(train, val), show=progress
+        data,
+        sections,
+        {**overrides},
+        source,
+        out=folder,
+        indexes=(train, val),
+        show=progress,
+        allow_changes=allow_changes,
     )
 
 
@@ -116,6 +134,7 @@ def _train(
     out: Path,
     indexes: Sequence[IndexFile],
     show: bool,
+    allow_changes: bool,
 ) -> Run:
     init = None
     if source is not None:
@@ -123,5 +142,5 @@ def _train(
     job = build_job(preset, {**sections, "init": init}, overrides)
     if init is not None:
         check_source(init, job)
-    run_job(job, out=out, indexes=indexes, progress=show)
+    run_job(job, out=out, indexes=indexes, progress=show, allow_changes=allow_changes)
     return Run(out)

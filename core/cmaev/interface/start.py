@@ -54,8 +54,22 @@ def build_job(
         return parse_job(apply_words(job, overrides))
 
 
-def run_job(job: JobSpec, *, out: Path, indexes: Iterable[IndexFile], progress: bool) -> RunDir:
+def run_job(
+    job: JobSpec,
+    *,
+    out: Path,
+    indexes: Iterable[IndexFile],
+    progress: bool,
+    allow_changes: bool = False,
+) -> RunDir:
     """Claims the folder, writes the indexes of the job and runs it to its end.
+
+    Args:
+        job: what is to run.
+        out: folder of the run.
+        indexes: files that the job names.
+        progress: show what the run prints, or append it to its `log.txt`.
+        allow_changes: go on with a run whose job was another, where that can be.
 
     Raises:
         SpecError: if the folder holds another run.
@@ -65,7 +79,7 @@ def run_job(job: JobSpec, *, out: Path, indexes: Iterable[IndexFile], progress: 
     """
     run = RunDir(out)
     with named_by_argument(job.kind):
-        claim(run, job)
+        claim(run, job, allow_changes=allow_changes)
     for index in indexes:
         index.write()
     try:
@@ -123,7 +137,8 @@ def named_by_argument(kind: str) -> Iterator[None]:
         yield
     except SpecError as error:
         problems = [(_argument(kind, field), text) for field, text in error.problems]
-        raise SpecError(problems) from None
+        told = [(name, text.replace("--allow-changes", "allow_changes")) for name, text in problems]
+        raise SpecError(told) from None
 
 
 def _argument(kind: str, field: str) -> str:

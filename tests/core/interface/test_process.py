@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cmaev import BadInput, Run, RunFailed, RunStopped, pretrain
 from cmaev.runlock import hold_run
+from cmaev_spec.job import PretrainJob
 from cmaev_spec.rundir import RunDir
 
 FAKES = Path(__file__).parents[2] / "fakes"
@@ -28,9 +30,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("PYTHONPATH", PATHS)
     (tmp_path / "a.mp4").touch()
 
-    def call(name: str, *, out: str = "run", progress: bool = True, seed: int = 0) -> Run:
-        files = [tmp_path / "a.mp4"]
-        return pretrain(files, out=tmp_path / out, name=name, progress=progress, seed=seed)
+    def call(name: str, *, out: str = "run", **arguments: Any) -> Run:
+        return pretrain([tmp_path / "a.mp4"], out=tmp_path / out, name=name, **arguments)
 
     return call
 
@@ -65,6 +66,18 @@ def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         start("steps=2", seed=1)
     assert str(caught.value).startswith(f"out: {tmp_path}/run belongs to another run: seed is 0")
+
+
+def test_changes_are_taken_where_they_are_allowed(start: Start) -> None:
+    run = start("steps=2")
+    (run.path / "summary.json").write_text("{}")
+    with pytest.raises(BadInput) as caught:
+        start("steps=2", base_lr=0.5)
+    assert "optim.base_lr is 0.008 there and 0.5 here" in str(caught.value)
+    assert str(caught.value).endswith("go on with the changed job by allow_changes")
+    changed = start("steps=2", base_lr=0.5, allow_changes=True).job
+    assert isinstance(changed, PretrainJob)
+    assert changed.optim.base_lr == 0.5
 
 
 @pytest.fixture
