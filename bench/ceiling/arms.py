@@ -148,7 +148,7 @@ def probing(
         "kind": "probe",
         "seed": seed,
         "source": None if init is None else str(init),
-        "model": {"name": budget.model} if init is None else None,
+        "model": None if init is not None and init.is_dir() else {"name": budget.model},
         "balanced": True,
         "data": {
             **source.clips(train, labelled=True),

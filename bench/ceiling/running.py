@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench.ceiling.clips import LABELS
+from safetensors.torch import save_file
 
 import cmaev.data.reader
 import cmaev.data.views
 import cmaev.tasks.measure
 import cmaev.train
+from cmaev.checkpoints.runs import load_run_model
 from cmaev.data.held import HeldFrames, hold_frames
 from cmaev.data.index import VideoIndex, open_index
 from cmaev.data.memory import SharedBytes
@@ -104,6 +106,12 @@ def run(job: PretrainJob | FinetuneJob | EvaluateJob | ProbeJob, folder: Path) -
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return figures
+
+
+def save_encoder(folder: Path, file: Path) -> None:
+    """Keeps the encoder of a pretraining run."""
+    tensors = load_run_model(RunDir(folder)).state_dict()
+    save_file({name: x for name, x in tensors.items() if name.startswith("encoder.")}, file)
 
 
 def predictions(file: Path) -> Predictions:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.ceiling.arms import Source, evaluation, finetuning, pretraining, probing
 from bench.ceiling.clips import FOLDS, Clip, read_clips
 from bench.ceiling.figures import macro_recall
-from bench.ceiling.running import predictions, run
+from bench.ceiling.running import predictions, run, save_encoder
 
 from cmaev_spec.files import write_atomic
 
@@ -65,6 +65,10 @@ class Study:
     def folder(self, task: Task) -> Path:
         """The run of a task."""
         return self.out / "runs" / task.name
+
+    def weights(self, task: Task) -> Path:
+        """The encoder that a pretraining leaves."""
+        return self.out / "weights" / f"{task.name}.safetensors"
 
     def plan(self, folds: tuple[int, ...], *, grid: bool) -> dict[Task, list[Task]]:
         """All tasks, with what each needs."""
@@ -131,7 +135,11 @@ class Study:
         assert weight is not None
         train = _others(task.fold)
         job = pretraining(self.source, train, seed=task.seed, contrast_weight=weight)
-        return run(job, self.folder(task))
+        figures = run(job, self.folder(task))
+        self.weights(task).parent.mkdir(parents=True, exist_ok=True)
+        save_encoder(self.folder(task), self.weights(task))
+        shutil.rmtree(self.folder(task))
+        return figures
 
     def _tune(self, task: Task) -> dict[str, Any]:
         train = [fold for fold in _others(task.fold) if fold != task.inner]
@@ -160,7 +168,7 @@ class Study:
     ) -> dict[str, Any]:
         init = None
         if task.arm != "scratch":
-            init = self.folder(Task("pretrain", task.arm, task.fold, task.seed))
+            init = self.weights(Task("pretrain", task.arm, task.fold, task.seed))
         folder = self.folder(task)
         job = finetuning(
             self.source,
@@ -182,7 +190,7 @@ class Study:
     def _probe(self, task: Task) -> dict[str, Any]:
         init = None
         if task.arm != "untrained":
-            init = self.folder(Task("pretrain", task.arm, task.fold, task.seed))
+            init = self.weights(Task("pretrain", task.arm, task.fold, task.seed))
         train = _others(task.fold)
         return self._asked(task, probing(self.source, train, task.fold, init=init, seed=task.seed))
 

@@ -1,6 +1,7 @@
 """`PYTHONPATH=core python -m bench.gpu [--parts ceilings,pretrain] [--device cpu --quick]`."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--quick", action="store_true", help="in small: smallest models, no figures"
     )
+    parser.add_argument(
+        "--cases", type=re.compile, default="", help="only those whose name this expression finds"
+    )
     parser.add_argument("--minutes", type=float, default=8.5, help="no case starts after this")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     arguments = parser.parse_args(argv)
@@ -51,7 +55,13 @@ def main(argv: Sequence[str]) -> int:
     if device.type == "cpu" and not arguments.quick:
         parser.error("a CPU would take hours; add --quick")
     report = Report(arguments.out, header(device, argv, quick=arguments.quick))
-    bench = Bench(device, arguments.quick, report, time.monotonic() + 60 * arguments.minutes)
+    bench = Bench(
+        device,
+        arguments.quick,
+        report,
+        deadline=time.monotonic() + 60 * arguments.minutes,
+        wanted=arguments.cases,
+    )
     try:
         for part in chosen:
             PARTS[part](bench)

@@ -1,6 +1,7 @@
 """Running cases one by one: what fails is written down, and the next one starts on a clean card."""
 
 import gc
+import re
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -29,6 +30,8 @@ class Bench:
     report: Report
     deadline: float
     """On the clock of `time.monotonic`; no case starts after it."""
+    wanted: re.Pattern[str] = re.compile("")
+    """Found in the names of the cases that are measured."""
 
     @property
     def cuda(self) -> bool:
@@ -76,6 +79,8 @@ class Bench:
 
     def case(self, part: str, name: str, work: Callable[[], Figures]) -> Figures | None:
         """Measures and writes down; None if there is nothing to go on with."""
+        if not self.wanted.search(name):
+            return None
         self._clean()
         start = time.monotonic()
         status, figures, reason = "ok", {}, ""
