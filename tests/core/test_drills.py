@@ -10,7 +10,7 @@ from functools import cache, partial
 
 import pytest
 import torch
-from drills import drill, outcome, plan, spread
+from drills import Kill, drill, outcome, plan, spread
 from runs import equal, events, job, losses
 from warm import warm
 
@@ -123,6 +123,22 @@ def test_a_stop_loses_no_step(server, make_run, whole, ranks):
         saved, logged = stop_after(server, run, step)
         assert saved == logged >= step
     assert equal(finish(server, run), whole(ranks=ranks))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("point", ["write:manifest.json#2", "write:predictions.csv"])
+def test_a_kill_while_figures_are_noted_loses_none(server, videos, tmp_path, point):
+    """The second manifest is the first with figures; predictions are written in the last epoch."""
+    runs = RunDir(tmp_path / "whole"), RunDir(tmp_path / "parts")
+    for run in runs:
+        run.claim(job("finetune", videos, resources={"threads": 1}, run__eval_every=1))
+    expected = finish(server, runs[0])
+    assert len(drill(server, runs[1], deque([Kill(point)]))) == 1
+    assert equal(outcome(runs[1]), expected)
+    assert [row["step"] for row in losses(runs[1]) if "val_top1" in row] == [2, 4]
+    figures = [peek_manifest(path).figures for path in runs[1].complete_checkpoints()]
+    assert [set(each) for each in figures] == [{"num_videos", "top1", "macro_recall"}] * 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
-"""Where a run is: what a checkpoint of it holds, and how a run is put back there."""
+"""Where a run is: what a checkpoint of it holds, and how a run is put back there.
+
+A thread writes checkpoints while training goes on. `torch.distributed.checkpoint.async_save` would,
+too, but in a format of its own, in which neither users nor serving could read the weights.
+"""
 
 import logging
 from pathlib import Path
