@@ -29,6 +29,8 @@ class Budget:
     pretrain_lr: float = 4e-4
     pretrain_batch: int = 64
     finetune_batch: int = 32
+    inner_folds: int = 2
+    """Training folds that the setting of finetuning is chosen on, each left out in turn."""
     every: int = 1
     """One of so many clips is used."""
 
@@ -54,6 +56,7 @@ BUDGETS = {
         learning_rates=(5e-4, 1.5e-3),
         layer_decays=(0.75, 1.0),
         finetune_seeds=1,
+        inner_folds=1,
         grid_epochs=40,
         pretrain_lr=1e-3,
         cache="memory",

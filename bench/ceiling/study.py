@@ -90,7 +90,7 @@ class Study:
         return needs
 
     def _finetunings(self, arm: str, fold: int) -> dict[Task, list[Task]]:
-        """Settings are tried on two of the training folds; the best trains on all three."""
+        """Settings are tried on some of the training folds; the best trains on all three."""
         budget = self.source.budget
         before = [] if arm == "scratch" else [Task("pretrain", arm, fold, 0)]
         tries = dict.fromkeys(self._tries(arm, fold), before)
@@ -106,7 +106,8 @@ class Study:
         budget = self.source.budget
         for lr in budget.learning_rates:
             for decay in budget.layer_decays:
-                for inner in ((fold + 1) % len(FOLDS), (fold + 2) % len(FOLDS)):
+                for step in range(1, budget.inner_folds + 1):
+                    inner = (fold + step) % len(FOLDS)
                     yield Task("tune", arm, fold, inner=inner, lr=lr, layer_decay=decay)
 
     def _grid(self) -> Iterator[Task]:
