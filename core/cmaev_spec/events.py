@@ -2,13 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from cmaev_spec.base import Spec
 
 
 class EventBase(Spec):
-    """Every event carries the wall-clock time it was written at."""
+    """Every event carries the wall-clock time it was written at.
+
+    A report is not refused for a number that is none: what else it says is worth having.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     time: float = Field(description="seconds since 1970, UTC")
 
