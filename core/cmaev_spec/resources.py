@@ -65,7 +65,8 @@ class RunControlSpec(ComputeSpec):
         None, ge=1, description="checkpoints at multiples of so many epochs are kept, too"
     )
     async_checkpoints: bool = Field(
-        True, description="write a checkpoint while training goes on, from a copy in memory"
+        True,
+        description="write a checkpoint while training goes on, from a copy that stays in memory",
     )
     log_every: int = Field(10, ge=1, description="steps between metrics")
     max_nonfinite_steps: int = Field(

@@ -51,6 +51,7 @@ class Saving:
         self._window, self._skips, self._quarantine = window, skips, quarantine
         self._control, self._spec_hash = control, spec_hash
         self._world, self._events = world, events
+        self._snapshot = Snapshot(world.device) if control.async_checkpoints else None
         self._writer = Background(name="checkpoint", beside=control.async_checkpoints)
         self._retention = Retention(
             latest=control.keep_checkpoints,
@@ -84,9 +85,9 @@ class Saving:
             "quarantine": self._quarantine.state_dict(),
         }
         taken = {"model": weights, "state": state}
-        read = (
-            Snapshot(taken, world.device).read if self._control.async_checkpoints else lambda: taken
-        )
+        if self._snapshot is not None:
+            self._snapshot.take(taken)
+        read = self._snapshot.read if self._snapshot else lambda: taken
         self._writer.start(lambda: self._write(step, epoch, **read()))
 
     def _write(
@@ -135,8 +136,9 @@ class Saving:
 
     def _require_finite_weights(self, step: int) -> None:
         """A checkpoint of a diverged run would only push the good ones out."""
-        finite = torch.stack([p.isfinite().all() for p in self._module.parameters()]).all()
-        if not whole(finite):
+        # One pass; weights whose square is not finite have diverged as well.
+        norm = torch.nn.utils.get_total_norm([p.detach() for p in self._module.parameters()])
+        if not whole(norm).isfinite():
             raise FloatingPointError(diverged("weights are not finite", step=step))
 
     def restore(self) -> tuple[int, dict[str, float]]:

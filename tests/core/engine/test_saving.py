@@ -76,7 +76,8 @@ def test_others_may_read_a_checkpoint(tmp_path):
 def test_a_snapshot_is_no_view_of_what_it_copied():
     weight = torch.arange(6.0).reshape(2, 3).T  # not contiguous
     state = {"a": [weight, (weight, 1)], "b": {"c": "text"}}
-    snapshot = Snapshot(state, CPU)
+    snapshot = Snapshot(CPU)
+    snapshot.take(state)
     expected = weight.clone()
     weight.zero_()
     taken = snapshot.read()
@@ -86,12 +87,26 @@ def test_a_snapshot_is_no_view_of_what_it_copied():
     assert taken["b"] == {"c": "text"}
 
 
+def test_a_snapshot_is_taken_over_the_one_before():
+    snapshot = Snapshot(CPU)
+    kept, other = torch.zeros(3), torch.zeros(3)
+    snapshot.take({"a": {"kept": kept, "gone": kept}, "b": 1})
+    memory = snapshot.read()["a"]["kept"].data_ptr()
+    snapshot.take({"a": {"kept": kept + 1, "new": other}, "b": {"c": other.long()}})
+    taken = snapshot.read()
+    assert equal(taken, {"a": {"kept": kept + 1, "new": other}, "b": {"c": other.long()}})
+    assert taken["a"]["kept"].data_ptr() == memory
+    snapshot.take({"a": {"kept": torch.ones(2)}})
+    assert equal(snapshot.read(), {"a": {"kept": torch.ones(2)}})
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_steps_after_a_snapshot_do_not_change_it():
     weight = torch.arange(2.0**24, device="cuda")
     expected = weight.cpu()
-    snapshot = Snapshot({"weight": weight}, weight.device)
+    snapshot = Snapshot(weight.device)
+    snapshot.take({"weight": weight})
     for _ in range(10):
         weight.mul_(2)
     assert torch.equal(snapshot.read()["weight"], expected)
