@@ -41,6 +41,7 @@ bench: $(STAMP)  ## benchmarks; figures for docs/benchmarks
 	$(BIN)/python -m bench.model
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.loader
+	$(BIN)/python -m bench.loop
 	$(BIN)/python -m bench.saving
 
 lock:  ## resolve the dependencies afresh and rewrite constraints.txt

@@ -11,6 +11,8 @@ from cmaev.engine.optim import adamw, load_moments, moments
 from cmaev.engine.update import RECENT_STEPS, SkippedSteps, Update, backward
 from cmaev.engine.window import Window
 from cmaev.models import create_pretraining_model
+from cmaev.tasks.pretrain import PretrainTask
+from cmaev_spec.model import ObjectiveSpec
 
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 NANO = "cmaev_vit_nano_patch8_32"
@@ -136,6 +138,42 @@ def test_the_target_stays_where_the_online_branch_does():
     expected.update_target(0.9)
     assert same(model.state_dict(), expected.state_dict())
     assert not same(model.target_encoder.state_dict(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("bad", [False, True])
+def test_neither_a_step_nor_its_skipping_waits_for_the_card(bad):
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    model = create_pretraining_model(NANO).to(device)
+    task = PretrainTask(model, objective=ObjectiveSpec(mask_ratio=0.75))
+    task.inputs.to(device)
+    update, optimizer = prepared(model, clip_norm=1.0)
+    means, factor = Window(), torch.tensor(torch.nan if bad else 1.0, device=device)
+    views = torch.randint(0, 256, (2, 4, 8, 32, 32, 3), dtype=torch.uint8, device=device)
+    mask = (torch.arange(16, device=device) >= 4).repeat(4, 4)
+    before = everything(model, optimizer)
+
+    def whole_step(number):
+        update.begin()
+        losses = task.step(model, {"online": views[0], "target": views[1], "mask": mask})
+        backward(losses["loss"] * factor, accumulate=1)
+        means.add(losses)
+        taken, norm = update.finish(number)
+        means.add({"grad_norm": norm})
+        task.after_step(number, total_steps=2, taken=taken)
+
+    whole_step(0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        whole_step(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert update.skips.read() == ((2, 2) if bad else (0, 0))
+    assert same(model.state_dict(), {n: before[n] for n in model.state_dict()}) == bad
 
 
 def test_skipped_steps_are_counted_in_all_and_among_the_last():
