@@ -126,10 +126,11 @@ def test_a_run_of_another_job_is_left_alone(
     assert end(pods.start(render(named(make_job(), "steps=2"), placement), index=0))[0] == EXIT_OK
     run = pods.run_dir(placement.name)
     before = run.events.read_bytes()
-    code, output = end(pods.start(render(named(make_job(), "steps=3"), placement), index=0))
+    other = named(make_job(), "steps=3").model_copy(update={"seed": 1})
+    code, output = end(pods.start(render(other, placement), index=0))
     assert code == EXIT_BAD_INPUT
     assert "run_dir: " in output
-    assert "belongs to another run" in output
+    assert "belongs to another run: seed is 0 there and 1 here" in output
     assert run.events.read_bytes() == before
 
 
