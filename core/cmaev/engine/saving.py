@@ -169,6 +169,7 @@ class Saving:
         folder = ckpt.newest_checkpoint(self._run) if self._world.main else None
         if self._world.main:
             ckpt.drop_checkpoints_after(self._run, folder)
+            prune_checkpoints(self._run, self._retention)  # as after a save that was cut short
         found: Path | None = self._world.gather(folder)[0]
         return found
 

@@ -168,6 +168,15 @@ def test_one_in_so_many_epochs_stays(tmp_path):
     ]
 
 
+def test_what_a_kill_before_the_pruning_left_goes_on_resume(tmp_path):
+    """Also after the last step, when no checkpoint follows that would prune."""
+    _, run = train(tmp_path, keep_checkpoints=9)
+    (run.checkpoints / ".step-00000015.tmp").mkdir()
+    (run.checkpoints / "step-00000005" / "manifest.json").unlink()
+    train(tmp_path, keep_checkpoints=1)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000015"]
+
+
 def test_a_torn_manifest_is_passed_over_and_makes_room(tmp_path, caplog):
     train(tmp_path, stop_at=(2, 0), keep_checkpoints=9)
     run = RunDir(tmp_path)
