@@ -59,6 +59,12 @@ class JobBase(Spec):
     seed: int = Field(0, ge=0, lt=2**32)
     resources: ResourceSpec = ResourceSpec()
 
+    @model_validator(mode="after")
+    def _check_sharding(self) -> Self:
+        if self.resources.shard != "none":
+            raise ValueError("resources.shard: only what is trained is sharded; leave it out")
+        return self
+
 
 class TrainingJob(JobBase):
     """What the kinds with a training loop share."""

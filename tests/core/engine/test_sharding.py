@@ -41,3 +41,11 @@ def test_what_does_not_go_together_is_refused(resources, run, message):
     spec = load_preset("nano-pretrain")
     with pytest.raises(SpecError, match=message):
         parse_job({**spec, "resources": resources, "run": run})
+
+
+def test_only_training_is_sharded():
+    resources = {"shard": "full", "processes_per_node": 2}
+    with pytest.raises(SpecError, match="only what is trained is sharded"):
+        parse_job({**load_preset("evaluate"), "resources": resources})
+    job = parse_job({**load_preset("nano-pretrain"), "resources": resources})
+    assert job.resources.shard == "full"
