@@ -91,7 +91,7 @@ def finetuning(
             "kind": "finetune",
             "seed": seed,
             "init": None if init is None else str(init),
-            "model": {"name": budget.model, "drop_path_rate": 0.1},
+            "model": {"name": budget.model, "init_scale": 1.0},
             "balanced": True,
             "data": {
                 **source.clips(train, labelled=True),
@@ -156,7 +156,7 @@ def probing(
             "labels": list(LABELS),
             "clip": _whole_video(budget),
         },
-        "linear": {"pool": list(READOUT)},
+        "linear": {"pool": list(READOUT), "l2": [0.1, 1.0, 10.0]},
         "attentive": {"pool": list(READOUT)},
     }
     if knn_only:
