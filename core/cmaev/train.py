@@ -217,7 +217,7 @@ def _class_weight(job: FinetuneJob, index: VideoIndex, context: Context) -> Tens
     """Factors on the losses of classes; None where all are 1."""
     if not job.balanced:
         return None
-    label = torch.as_tensor(index.labels, device=context.world.device)
+    label = torch.tensor(index.labels.tolist(), device=context.world.device)
     return class_weights(label, num_classes=len(index.label_names), balanced=True)
 
 

@@ -55,7 +55,7 @@ def test_a_hybrid_goes_through_both_jobs(videos, tmp_path, capsys):
     assert code == 0
     state = load_model_state(newest_checkpoint(folder))
     assert "encoder.stage1_output_decode.weight" in state
-    options = {"model": model, "init": str(folder.path)}
+    options = {"model": model, "init": str(folder.path), "balanced": True}
     code, tuned = run(tmp_path / "finetuned", job("finetune", videos, **options))
     assert code == 0
     assert json.loads(tuned.summary.read_text())["num_videos"] == 6
