@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
@@ -16,9 +16,10 @@ from cmaev.interface.videos import (
     index_file,
     index_pair,
     list_videos,
+    location,
 )
 from cmaev_spec.exits import BadInput
-from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, Which
+from cmaev_spec.job import EvaluateJob, FinetuneJob, JobSpec, PretrainJob, Which
 from cmaev_spec.overrides import EvaluateOverrides, ProbeOverrides
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.serving_protocol import Prediction
@@ -44,7 +45,7 @@ class Run:
         Raises:
             BadInput: if the folder holds none.
         """
-        self._folder = RunDir(os.fspath(path))
+        self._folder = RunDir(location(path, name="path"))
         self._folder.read_job()
         self._classifiers: dict[Which, LoadedClassifier] = {}
 
@@ -102,8 +103,9 @@ class Run:
         """
         from cmaev.checkpoints.runs import load_classifier, load_run_model
 
-        if checkpoint == "best":
-            return load_classifier(self._folder, which=checkpoint).model
+        which = self._checked({"checkpoint": checkpoint}).checkpoint
+        if which == "best":
+            return load_classifier(self._folder, which=which).model
         return load_run_model(self._folder)
 
     def classify(
@@ -125,24 +127,35 @@ class Run:
             checkpoint: the newest when first asked for, or the best that was measured.
 
         Raises:
-            BadInput: if it is no finetune run, has no such checkpoint, or the video cannot be read.
+            BadInput: naming the argument that cannot be used, or if it is no finetune run, has no
+                such checkpoint, or the video cannot be read.
         """
         from cmaev.checkpoints import load_classifier
         from cmaev.interface.answers import classify
 
-        if checkpoint not in self._classifiers:
-            self._classifiers[checkpoint] = load_classifier(self._folder, which=checkpoint)
-        index = list_videos([video], names=("video", "label"))
+        path = location(video, name="video")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise BadInput(f"top_k: {top_k!r} is no number from 1 on")
+        words = {"num_clips": num_clips, "num_crops": num_crops, "checkpoint": checkpoint}
+        job = self._checked(words)
+        which = job.checkpoint
+        if which not in self._classifiers:
+            self._classifiers[which] = load_classifier(self._folder, which=which)
         return classify(
-            self._classifiers[checkpoint],
-            index,
+            self._classifiers[which],
+            list_videos([path], names=("video", "label")),
             top_k=top_k,
-            num_clips=num_clips,
-            num_crops=num_crops,
+            num_clips=job.data.num_clips,
+            num_crops=job.data.num_crops,
         )
 
     def features(
-        self, videos: Videos, *, batch_size: int = 16, progress: bool = True
+        self,
+        videos: Videos,
+        *,
+        batch_size: int = 16,
+        checkpoint: Which = "newest",
+        progress: bool = True,
     ) -> "NDArray[np.float32]":
         """One vector per video, (n, D): the mean token of its central clip.
 
@@ -152,19 +165,26 @@ class Run:
         Args:
             videos: paths or URLs of videos, or the place of an index.
             batch_size: videos encoded at once.
+            checkpoint: the newest, or the best of those that a finetune run measured.
             progress: show how far it is.
 
         Raises:
-            BadInput: if the run has no encoder, or a video cannot be read.
+            BadInput: naming the argument that cannot be used, or if the run has no encoder or no
+                such checkpoint, or a video cannot be read.
         """
         from cmaev.interface.answers import features
 
         job = self.job
         if not isinstance(job, PretrainJob | FinetuneJob):
             raise BadInput(f"{self.path.name} is a {job.kind} run, which has no encoder")
+        asked = self._checked({"batch_size": batch_size, "checkpoint": checkpoint})
         index = list_videos(videos)
         return features(
-            self.model(), index, job.data.clip, batch_size=batch_size, progress=progress
+            self.model(checkpoint=asked.checkpoint),
+            index,
+            job.data.clip,
+            batch_size=asked.data.batch_size,
+            progress=progress,
         )
 
     def evaluate(
@@ -259,6 +279,15 @@ class Run:
 
         folder = self._folder.pictures if out is None else out_folder(out)
         return picture_run(self._folder, videos=[os.fspath(video) for video in videos], out=folder)
+
+    def _checked(self, words: Mapping[str, object]) -> EvaluateJob:
+        """Arguments by the rules that an evaluation's overrides of these names are held to."""
+        sections = {"source": str(self.path), "data": {"index": "of the call"}}
+        job = build_job({"kind": "evaluate"}, sections, words)
+        assert isinstance(job, EvaluateJob)
+        if job.checkpoint == "best" and not isinstance(self.job, FinetuneJob):
+            raise BadInput("checkpoint: only finetune runs measure which is best; take the newest")
+        return job
 
     def _measured(
         self, job: JobSpec, *, out: Out | None, indexes: Iterable[IndexFile], progress: bool

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from cmaev.cli import claim
 from cmaev.data.output import local_output
 from cmaev.interface.process import run_to_end
-from cmaev.interface.videos import IndexFile
+from cmaev.interface.videos import IndexFile, location
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, SpecError, parse_job
 from cmaev_spec.overrides import apply_words, in_words
@@ -94,9 +94,9 @@ def out_folder(out: Out) -> Path:
     """The folder of a run.
 
     Raises:
-        DataError: for a URL.
+        DataError: for a URL, and for what is no path.
     """
-    return local_output(out).absolute()
+    return local_output(location(out, name="out")).absolute()
 
 
 def check_source(source: str, job: JobSpec) -> None:
@@ -125,9 +125,13 @@ def check_source(source: str, job: JobSpec) -> None:
 
 
 def source_location(source: Out) -> str:
-    """A source as a job names it: the same from any working directory."""
-    location = os.fspath(source)
-    return location if location.startswith("job:") else os.path.abspath(location)
+    """A source as a job names it: the same from any working directory.
+
+    Raises:
+        DataError: for what is no path.
+    """
+    text = location(source, name="source")
+    return text if text.startswith("job:") else os.path.abspath(text)
 
 
 @contextmanager

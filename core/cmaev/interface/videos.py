@@ -1,6 +1,7 @@
 """Lists of videos and labels as an index, by the rules that index files are held to."""
 
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -84,7 +85,7 @@ def index_file(
     Raises:
         DataError: naming the argument and the item that cannot be used.
     """
-    if is_index(videos):
+    if is_index(videos, name=names[0]):
         _refuse_labels(labels, names)
         return IndexFile(index_location(videos))
     index = list_videos(
@@ -134,16 +135,38 @@ def index_pair(
     return next(files), next(files)
 
 
-def is_index(videos: Videos) -> TypeGuard[Location]:
+def location(value: object, *, name: str) -> str:
+    """A path or a URL as text.
+
+    Args:
+        value: what the caller gave.
+        name: the argument, for messages.
+
+    Raises:
+        DataError: if it is something else, or empty, which would be the working directory.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise DataError(f"{name}: {reprlib.repr(value)} is no path; give a string or a Path")
+    text = local_or_url(value)
+    if not text:
+        raise DataError(f"{name}: is empty; give a path")
+    return text
+
+
+def is_index(videos: object, *, name: str = "videos") -> TypeGuard[Location]:
     """Whether `videos` says where an index is, and is no list.
 
     Raises:
-        DataError: if it is the path of one video.
+        DataError: if it is neither, or is the path of one video.
     """
     if not isinstance(videos, str | os.PathLike):
+        if not isinstance(videos, Iterable):
+            given = reprlib.repr(videos)
+            raise DataError(f"{name}: {given} is no list of videos, and no path of an index")
         return False
-    if os.fspath(videos).lower().endswith(VIDEO_SUFFIXES):
-        raise DataError(f"{os.fspath(videos)} is one video; give a list of videos, or an index")
+    text = location(videos, name=name)
+    if text.lower().endswith(VIDEO_SUFFIXES):
+        raise DataError(f"{name}: {text} is one video; give a list of videos, or an index")
     return True
 
 
@@ -167,11 +190,11 @@ def list_videos(
     Raises:
         DataError: naming the argument and the item that cannot be used.
     """
-    if is_index(videos):
+    if is_index(videos, name=names[0]):
         _refuse_labels(labels, names)
         return open_index(index_location(videos), root=root, labels=label_names)
     assert not isinstance(videos, str | os.PathLike)
-    paths = [local_or_url(video) for video in videos]
+    paths = [location(video, name=f"{names[0]}: item {item}") for item, video in enumerate(videos)]
     if not paths:
         raise DataError(f"{names[0]}: the list is empty; give at least one video")
     texts = _label_texts(labels, count=len(paths), names=names, needed=needs_labels)
@@ -194,6 +217,8 @@ def _label_texts(labels: Labels | None, *, count: int, names: Names, needed: boo
         if needed:
             raise DataError(f"{names[1]}: give one for each of {names[0]}, in the same order")
         return [""] * count
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise DataError(f"{names[1]}: {reprlib.repr(labels)} is no list; give one for each video")
     given = list(labels)
     if len(given) != count:
         raise DataError(

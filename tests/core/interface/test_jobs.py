@@ -91,6 +91,12 @@ def test_finetuning_equals_that_of_the_command(videos, pretrained, finetuned, tm
         ({"epochs": 2, "warmup_epochs": 2}, "optim: warmup_epochs (2) must be less than epochs"),
         ({"source": "nowhere"}, "source: {cwd}/nowhere is not there"),
         ({"out": "s3://bucket/run"}, "s3://bucket/run: it is written to a local folder"),
+        ({"source": ""}, "source: is empty; give a path"),
+        ({"source": 3}, "source: 3 is no path; give a string or a Path"),
+        ({"out": None}, "out: None is no path; give a string or a Path"),
+        ({"out": ""}, "out: is empty; give a path"),
+        ({"videos": ""}, "videos: is empty; give a path"),
+        ({"videos": None}, "videos: None is no list of videos, and no path of an index"),
         ({"out": "full"}, "out: {cwd}/full is not empty and is no run directory"),
     ],
 )
@@ -100,7 +106,7 @@ def test_bad_arguments_are_named(changes, message, tmp_path, monkeypatch):
     Path("full").mkdir()
     Path("full/file").touch()
     with pytest.raises(BadInput) as caught:
-        pretrain(["a.mp4"], **{"out": "run", **changes})
+        pretrain(**{"videos": ["a.mp4"], "out": "run", **changes})
     assert message.format(cwd=tmp_path) in str(caught.value)
     assert not Path("run").exists(), "nothing is left of it"
 

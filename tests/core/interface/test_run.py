@@ -66,9 +66,12 @@ def test_the_best_checkpoint_answers_where_it_is_asked_for(finetuned, tmp_path):
             torch.equal(weights[name], value) for name, value in load_model_state(folder).items()
         )
     video = predictions(finetuned.path)[0]["path"]
-    best, new = (run.classify(video, checkpoint=which) for which in ("best", "newest"))
+    order = ("best", "newest")
+    best, new = (run.classify(video, checkpoint=which) for which in order)
     assert best != new
     assert new == Run(finetuned.path).classify(video)
+    best, new = (run.features([video], checkpoint=which, progress=False) for which in order)
+    assert not np.array_equal(best, new)
 
 
 def test_classification_refuses_what_it_cannot_do(pretrained, finetuned, tmp_path):
@@ -115,3 +118,37 @@ def test_pictures_are_drawn(finetuned, videos, tmp_path):
     video = open_index(videos / "val.csv").paths[0]
     page = Run(finetuned.path).pictures([video], out=tmp_path)
     assert video in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"checkpoint": "bets"}, "checkpoint: Input should be 'newest' or 'best'"),
+        ({"num_clips": 0}, "num_clips: Input should be greater than or equal to 1"),
+        ({"num_crops": -1}, "num_crops: Input should be greater than or equal to 1"),
+        ({"top_k": 0}, "top_k: 0 is no number from 1 on"),
+        ({"video": ["a.mp4"]}, r"video: \['a.mp4'\] is no path; give a string or a Path"),
+        ({"video": ""}, "video: is empty"),
+    ],
+)
+def test_bad_arguments_of_classification_are_named(finetuned, arguments, message):
+    with pytest.raises(BadInput, match=f"^{message}"):
+        Run(finetuned.path).classify(**{"video": "a.mp4", **arguments})
+
+
+def test_bad_arguments_of_features_and_models_are_named(videos, pretrained, finetuned):
+    run = Run(finetuned.path)
+    with pytest.raises(BadInput, match=r"^checkpoint: Input should be 'newest' or 'best'"):
+        run.model(checkpoint="bets")
+    with pytest.raises(BadInput, match=r"^checkpoint: Input should be 'newest' or 'best'"):
+        run.features(videos / "val.csv", checkpoint="bets")
+    with pytest.raises(BadInput, match=r"^batch_size: Input should be greater than"):
+        run.features(videos / "val.csv", batch_size=0)
+    with pytest.raises(BadInput, match=r"^checkpoint: only finetune runs measure which is best"):
+        Run(pretrained.path).features(videos / "val.csv", checkpoint="best")
+
+
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_a_run_is_opened_by_a_path(path):
+    with pytest.raises(BadInput, match=r"^path: "):
+        Run(path)

@@ -89,6 +89,11 @@ def test_bad_lists_are_named(files: list[Path]) -> None:
     assert "labels: item 3 is None" in refused(files, ["a", "b", "a", None])
     assert "labels: item 0 is -1" in refused(files, [-1, 0, 1, 0])
     assert "labels: item 0 is True" in refused(files, [True, False, True, True])
+    assert "labels: 'left' is no list" in refused(files, "left")
+    assert "labels: 3 is no list" in refused(files, 3)
+    assert "videos: 3 is no list of videos" in refused(3)
+    assert "videos: item 1: (PosixPath(" in refused([files[0], (files[1], 1)], ["a", "b"])
+    assert "videos: item 0: is empty" in refused([""], ["a"])
     gone = [files[0], files[1].with_name("gone.mp4")]
     message = refused(gone, ["a", "b"])
     assert "1 of 2 videos are missing: videos: item 1: there is no file" in message
