@@ -1,7 +1,7 @@
 """Tables of what has been measured so far."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,19 @@ def report(study: Study) -> str:
         difference = np.nanmean(recalls(arms[first])) - np.nanmean(recalls(arms[second]))
         low, high = interval(drawn[first] - drawn[second])
         lines.append(f"| {first} over {second} | {difference:+.3f} | {low:+.3f} to {high:+.3f} |")
-    return "\n".join([*lines, "", *_settings(study, folds), "", *_grid(study)])
+    parts = [lines, _reversed(arms), _settings(study, folds), _grid(study)]
+    return "\n".join(line for part in parts for line in [*part, ""])
+
+
+def _reversed(arms: Mapping[str, Counts]) -> Iterator[str]:
+    """How often a motion is taken for the one that it is when played backwards."""
+    down, up = LABELS.index("sitdown"), LABELS.index("standup")
+    yield "| arm | sitdown taken for standup | standup taken for sitdown |"
+    yield "|---|---|---|"
+    for name, counts in arms.items():
+        matrix = counts.sum(axis=0)  # (K, K)
+        share = matrix / matrix.sum(axis=1, keepdims=True)
+        yield f"| {name} | {share[down, up]:.3f} | {share[up, down]:.3f} |"
 
 
 def _arms(study: Study, folds: Sequence[int]) -> Iterator[tuple[str, list[Answers]]]:
