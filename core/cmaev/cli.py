@@ -111,6 +111,8 @@ def claim(run: "RunDir", job: "JobSpec", *, allow_changes: bool = False) -> None
     try:
         run.claim(job)
     except SpecError:
+        if allow_changes and run.spec.is_file() and run.next_job() == job:
+            return  # another node asked for it, and may hold the directory by now
         begun = bool(run.complete_checkpoints()) or run.summary.exists()
         if not run.spec.is_file() or (begun and not allow_changes):
             raise

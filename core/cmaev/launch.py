@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_node(run: RunDir) -> int:
     """Starts every process of the job that belongs to this node."""
-    job = run.read_job()
+    job = run.next_job()
     node = node_rank(job.resources, os.environ)
     with hold_run(run, node=node) as lock:
         if node == 0:
@@ -77,7 +77,7 @@ def run_rank(run: RunDir) -> int:
     # Until the runner has its own handler there is nothing to save, so a stop loses nothing.
     signal.signal(signal.SIGTERM, _stop_early)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    runner = importlib.import_module(RUNNERS[run.read_job().kind])
+    runner = importlib.import_module(RUNNERS[run.next_job().kind])
     return int(runner.main(["--run-dir", str(run.path)]))
 
 
@@ -88,6 +88,7 @@ def guarded(run: RunDir, start: Callable[[], int]) -> int:
         return start()
     except BadInput as error:
         sys.stderr.write(f"error: {error}\n")
+        run.withdraw()
         _record(run, begin, code=EXIT_BAD_INPUT, error=str(error))
         return EXIT_BAD_INPUT
     except Exception as error:

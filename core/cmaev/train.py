@@ -1,6 +1,6 @@
 """`python -m cmaev.train --run-dir D`: the runner of all jobs but exports.
 
-Reads `spec.json` of the run directory, trains from the newest checkpoint or from the start, and
+Reads the job of the run directory, trains from the newest checkpoint or from the start, and
 leaves `summary.json`, pictures and an outcome event. Bad specifications and data raise BadInput,
 which `cmaev.launch` turns into exit code 64.
 """
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m cmaev.train", description=__doc__)
     parser.add_argument("--run-dir", required=True)
     run = RunDir(parser.parse_args(argv).run_dir)
-    job = run.read_job()
+    job = run.next_job()
     stop = StopRequest()
     stop.install()
     if job.resources.threads is not None:
@@ -142,7 +142,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
         with unsharded(model):
             if context.world.main:
                 picture_pretraining(model, loader, context)
-    return last_metrics(context.run)
+    return last_metrics(context.run, step=steps * job.optim.epochs)
 
 
 def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
@@ -285,7 +285,12 @@ def train(
         validation=validation,
         sharded=job.resources.shard == "full",
     )
-    return trainer.figures if trainer.fit() == "finished" else None
+
+    def accept() -> None:
+        if context.world.main:
+            context.run.accept(job)
+
+    return trainer.figures if trainer.fit(on_restored=accept) == "finished" else None
 
 
 def picture_pretraining(model: CMAEV, loader: Loader, context: Context) -> None:
@@ -306,12 +311,11 @@ def picture_losses(context: Context, *, title: str) -> None:
     context.events.artifact("picture", path)
 
 
-def last_metrics(run: RunDir) -> dict[str, float]:
-    """The losses of the last logged step."""
-    rows = read_metrics(run.metrics)
+def last_metrics(run: RunDir, *, step: int) -> dict[str, float]:
+    """The step that a run ended with, and the losses that were logged last."""
+    last: dict[str, float] = next(reversed(read_metrics(run.metrics)), {})
     kept = ("loss", "instance", "feature", "bad", "skipped")
-    names = [name for name in rows[-1] if name.startswith(kept)]
-    return {"steps": float(rows[-1]["step"]), **{name: rows[-1][name] for name in names}}
+    return {"steps": float(step), **{name: last[name] for name in last if name.startswith(kept)}}
 
 
 Built = TypeVar("Built")

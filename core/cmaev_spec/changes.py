@@ -53,6 +53,11 @@ class Change:
     def __str__(self) -> str:
         return f"{self.field} is {self.before!r} there and {self.after!r} here"
 
+    @property
+    def told(self) -> str:
+        """As an event of the run tells it, once it has happened."""
+        return f"{self.field} was {self.before!r}, is {self.after!r}"
+
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
     """The fields in which two jobs differ, as plain data.

@@ -2,6 +2,7 @@
 
 ```
 spec.json        the job, canonical JSON; written first, claims the directory
+asked.json       a changed job that has still to pass its checks; takes the place of spec.json then
 labels.json      label names in order, where the run has labels
 events.jsonl     what happened, append-only (cmaev_spec.events)
 metrics.jsonl    one object per logged step; cut back to the checkpoint on resume
@@ -26,7 +27,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from cmaev_spec.base import Spec
-from cmaev_spec.changes import changes, refuse
+from cmaev_spec.changes import Change, changes, refuse
 from cmaev_spec.events import WarningEvent
 from cmaev_spec.files import (
     create_atomic,
@@ -67,6 +68,11 @@ class RunDir:
     def spec(self) -> Path:
         """The job specification."""
         return self.path / "spec.json"
+
+    @property
+    def asked(self) -> Path:
+        """A changed job that has still to pass its checks."""
+        return self.path / "asked.json"
 
     @property
     def labels(self) -> Path:
@@ -131,8 +137,9 @@ class RunDir:
 
         Args:
             job: what is to run.
-            allow_changes: take fields that change the result from here on, and leave an event that
-                tells which; nobody may be writing into the directory.
+            allow_changes: ask for fields that change the result from here on: the next runner
+                takes them once it has checked them, see `accept`; nobody may be writing into the
+                directory.
 
         Raises:
             SpecError: if the directory belongs to another run, or holds other files; naming every
@@ -148,15 +155,38 @@ class RunDir:
             # Whoever comes second compares below, however close the two were.
             with contextlib.suppress(FileExistsError):
                 create_atomic(self.spec, text)
-        if self.spec.read_text() == text:
-            return
-        different = changes(self.read_job().model_dump(mode="json"), json.loads(text))
-        asked = [change for change in different if change.terms != "free"]
+        asked = self._asked_changes(text)
         if asked and (refusal := refuse(asked, self.path, allowed=allow_changes)):
             raise SpecError([("run_dir", refusal)])
         if asked:
-            self._record("goes on with another job: " + "; ".join(map(str, asked)))
-        write_atomic(self.spec, text)
+            write_atomic(self.asked, text)
+            return
+        if self.spec.read_text() != text:
+            write_atomic(self.spec, text)
+        self.withdraw()
+
+    def accept(self, job: JobSpec) -> None:
+        """Makes a job that has passed its checks the one of this run.
+
+        An event tells what changed. A run that is killed in between belongs to the old job, and has
+        the event again when the new one is asked for again.
+        """
+        text = canonical_json(job)
+        if self.spec.read_text() != text:
+            if asked := self._asked_changes(text):
+                told = "; ".join(change.told for change in asked)
+                self._record(f"goes on with another job: {told}")
+            write_atomic(self.spec, text)
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Forgets a changed job that was asked for; the run belongs to the job that it had."""
+        self.asked.unlink(missing_ok=True)
+
+    def _asked_changes(self, text: str) -> list[Change]:
+        """Where a job, as canonical JSON, would come to another result than the one of this run."""
+        different = changes(self.read_job().model_dump(mode="json"), json.loads(text))
+        return [change for change in different if change.terms != "free"]
 
     def _record(self, message: str) -> None:
         event = WarningEvent(time=time.time(), message=message)
@@ -203,6 +233,18 @@ class RunDir:
         if not self.spec.is_file():
             raise SpecError([("run", f"{self.path} is not a run directory: it has no spec.json")])
         return parse_job(json.loads(self.spec.read_text()))
+
+    def next_job(self) -> JobSpec:
+        """The job that the next runner tries: the changed one, where one was asked for.
+
+        Raises:
+            SpecError: as `read_job`.
+        """
+        job = self.read_job()
+        try:
+            return parse_job(json.loads(self.asked.read_text()))
+        except FileNotFoundError:
+            return job
 
     def read_labels(self) -> tuple[str, ...]:
         """Label names in order; empty where the run has none."""

@@ -12,6 +12,7 @@ import torch
 from runs import command, events, job, losses, run
 from typer.testing import CliRunner
 
+from cmaev import launch
 from cmaev.checkpoints import export_huggingface, load_classifier, load_pretrained
 from cmaev.cli import build
 from cmaev.data.views import EvaluateViews
@@ -206,8 +207,7 @@ def test_more_classes_than_the_head_has_are_refused(videos, finetuned, tmp_path,
     index.write_text("\n".join([*trained[:-1], trained[-1].rpartition(",")[0] + ",up"]))
     grown["data"]["index"] = str(index)
     folder.claim(parse_job(grown), allow_changes=True)
-    code, _ = run(folder.path, parse_job(grown))
-    assert code == 64
+    assert launch.main(["--run-dir", str(folder.path)]) == 64
     error = capsys.readouterr().err
     assert "data.index: its labels are left, right, up, and left, right when this run" in error
     assert folder.read_labels() == ("left", "right")
@@ -271,28 +271,6 @@ def test_the_command_refuses_a_directory_of_another_run(videos, pretrained, tmp_
     )
     assert isinstance(result.exception, BadInput)
     assert "belongs to another run" in str(result.exception)
-
-
-def test_a_run_goes_on_with_a_changed_job_where_that_is_allowed(pretrained, tmp_path):
-    """More epochs at another rate: the steps so far stay as they are."""
-    folder = RunDir(shutil.copytree(pretrained.path, tmp_path / "run"))
-    (tmp_path / "spec.json").write_text(folder.spec.read_text())
-    changes = ["--set", "optim.epochs=3", "--set", "optim.base_lr=0.004"]
-    command = ["train", str(tmp_path / "spec.json"), "--run-dir", str(folder.path), *changes]
-    refused = CliRunner().invoke(build(), command)
-    assert "optim.base_lr is 0.008 there and 0.004 here; optim.epochs is 2" in str(
-        refused.exception
-    )
-    before = read_metrics(folder.metrics)
-    assert CliRunner().invoke(build(), [*command, "--allow-changes"]).exit_code == 0
-    rows = read_metrics(folder.metrics)
-    assert rows[: len(before)] == before
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert 0 < rows[4]["lr"] <= 0.004 * 8 / 256
-    log = events(folder)
-    told = [event for event in log if event.type == "warning" and "another job" in event.message]
-    assert len(told) == 1
-    assert [event.resumed_step for event in log if event.type == "started"] == [0, 4]
 
 
 def test_two_processes_train_as_one_and_measure_every_video_once(

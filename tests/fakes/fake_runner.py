@@ -23,7 +23,8 @@ def main(argv):
     parser = argparse.ArgumentParser()
     parser.add_argument("--run-dir", required=True)
     run = RunDir(parser.parse_args(argv).run_dir)
-    options = dict(word.split("=") for word in (run.read_job().name or "").split())
+    job = run.next_job()
+    options = dict(word.split("=") for word in (job.name or "").split())
     rank = int(os.environ.get("RANK", 0))
     stop = []
     signal.signal(
@@ -36,6 +37,8 @@ def main(argv):
         raise BadInput("data.index: no such file")
     if options.get("raise") == "error":
         raise RuntimeError("the disk is full")
+    if rank == 0:
+        run.accept(job)
     if "grandchild" in options:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 

@@ -1,6 +1,10 @@
 """What of a job may change when a run goes on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +59,56 @@ def test_all_differences_are_told_and_taken_where_they_are_allowed(run: RunDir) 
     assert "--allow-changes" in text
     assert run.read_job() == before
     run.claim(after, allow_changes=True)
+    run.accept(run.next_job())
     assert run.read_job() == after
     (event,) = [json.loads(line) for line in run.events.read_text().splitlines()]
     assert event["type"] == "warning"
-    assert "optim.base_lr is 0.008 there and 0.5 here" in event["message"]
+    assert "optim.base_lr was 0.008, is 0.5" in event["message"]
     run.claim(after, allow_changes=True)
+    run.accept(run.next_job())
     assert len(run.events.read_text().splitlines()) == 1
+
+
+def test_a_change_is_of_no_account_until_its_checks_are_passed(run: RunDir) -> None:
+    """Where it is refused, and where the runner is killed before it knows."""
+    before = run.read_job()
+    after = changed(before, optim__base_lr=0.5)
+    run.claim(after, allow_changes=True)
+    assert run.read_job() == before
+    assert run.next_job() == after
+    assert not run.events.exists()
+    run.claim(before)
+    assert run.next_job() == before
+    run.claim(after, allow_changes=True)
+    run.withdraw()
+    assert run.next_job() == before
+    run.claim(after, allow_changes=True)
+    run.claim(changed(before, run__log_every=3))
+    assert run.next_job() == changed(before, run__log_every=3)
+    with pytest.raises(SpecError, match="another run"):
+        run.claim(after)
+
+
+def test_accepting_what_was_not_asked_for_tells_nothing(run: RunDir) -> None:
+    run.accept(run.next_job())
+    run.accept(changed(run.read_job(), run__log_every=3))
+    assert not run.events.exists()
+
+
+def test_a_kill_while_a_change_is_accepted_leaves_one_job_or_the_other(run: RunDir) -> None:
+    before = run.read_job()
+    after = changed(before, optim__base_lr=0.5)
+    run.claim(after, allow_changes=True)
+    accept = "import sys; from cmaev_spec.rundir import RunDir; r = RunDir(sys.argv[1])\n"
+    accept += "r.accept(r.next_job())"
+    environment = {**os.environ, "CMAEV_FAULT": "write:spec.json"}
+    command = [sys.executable, "-c", accept, str(run.path)]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert run.read_job() == before
+    assert run.next_job() == after
+    subprocess.run(command, check=True)
+    assert run.read_job() == after
+    assert not run.asked.exists()
 
 
 @pytest.mark.parametrize(
@@ -86,6 +134,7 @@ def test_what_cannot_change_is_refused_even_so(run: RunDir, field: str, value: o
 
 def test_weights_of_the_losses_may_change_but_not_whether_there_is_a_target(run: RunDir) -> None:
     run.claim(changed(run.read_job(), objective__contrast_weight=0.5), allow_changes=True)
+    run.accept(run.next_job())
     with pytest.raises(SpecError, match=r"keeps its objective\.contrast_weight"):
         run.claim(changed(run.read_job(), objective__contrast_weight=0.0), allow_changes=True)
 

@@ -7,7 +7,7 @@ state and the position in the epoch, so a resumed run repeats the uninterrupted 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Literal, Protocol
 
@@ -29,6 +29,7 @@ from cmaev.engine.update import RECENT_STEPS, Update, backward
 from cmaev.engine.validation import Validation, as_metrics
 from cmaev.engine.window import Window
 from cmaev.tasks.base import Batch, Task
+from cmaev_spec.exits import BadInput
 from cmaev_spec.optim import OptimSpec
 from cmaev_spec.resources import RunControlSpec
 from cmaev_spec.rundir import RunDir
@@ -115,9 +116,19 @@ class Trainer:
             whole=self.world.size == 1,
         )
 
-    def fit(self) -> Status:
-        """Trains from the newest checkpoint, or from the start, to the last step."""
+    def fit(self, *, on_restored: Callable[[], None] | None = None) -> Status:
+        """Trains from the newest checkpoint, or from the start, to the last step.
+
+        Args:
+            on_restored: called once the run is back where it was and can go on.
+
+        Raises:
+            BadInput: if it cannot go on, before anything is written.
+        """
         self.step, self.figures = self.saving.restore()
+        self._refuse_fewer_epochs()
+        if on_restored is not None:
+            on_restored()
         self._skipped, _ = self.update.skips.read()
         self.metrics.cut_back(self.step, measured=bool(self.figures))
         self.events.started(
@@ -142,6 +153,15 @@ class Trainer:
                 status = self._train_epoch(display)
             self.saving.wait()
         return status
+
+    def _refuse_fewer_epochs(self) -> None:
+        """A run that is past its last step has weights that no run of so many epochs has."""
+        if self.step > self.total_steps:
+            reached = self.step / self.steps_per_epoch
+            raise BadInput(
+                f"optim.epochs: {self.optim.epochs} is fewer than the {reached:.4g} that this run "
+                "has been trained for; ask for as many or more, or start a new run"
+            )
 
     def _train_epoch(self, display: ProgressDisplay) -> Status:
         epoch, done = divmod(self.step, self.steps_per_epoch)

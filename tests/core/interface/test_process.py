@@ -78,6 +78,10 @@ def test_changes_are_taken_where_they_are_allowed(start: Start) -> None:
     changed = start("steps=2", base_lr=0.5, allow_changes=True).job
     assert isinstance(changed, PretrainJob)
     assert changed.optim.base_lr == 0.5
+    refused = changed.optim.base_lr / 2
+    with pytest.raises(BadInput, match="no such file"):
+        start("raise=bad", base_lr=refused, allow_changes=True)
+    assert run.job == changed
 
 
 @pytest.fixture
