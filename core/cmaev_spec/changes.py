@@ -76,6 +76,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change
 
 def refuse(different: Sequence[Change], run: Path, *, allowed: bool) -> str:
     """Why a run does not take changes that are not free, and what to do; empty if it takes them."""
+    kind = next((change for change in different if change.field == "kind"), None)
+    if kind is not None:
+        return (
+            f"{run} holds a {kind.before} run, this job is {kind.after}; choose another directory"
+        )
     fixed = [change.field for change in different if change.terms == "fixed"]
     if not fixed and allowed:
         return ""

@@ -1,8 +1,9 @@
 """The job specification: one frozen model per kind of job, told apart by `kind`."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -11,7 +12,7 @@ from cmaev_spec.base import Spec
 from cmaev_spec.data import EvaluateData, FinetuneData, PretrainData
 from cmaev_spec.exits import BadInput
 from cmaev_spec.model import ClassifierSpec, ObjectiveSpec, PretrainEncoderSpec
-from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec
+from cmaev_spec.optim import FinetuneOptimSpec, OptimSpec, check_multiple
 from cmaev_spec.probe import AttentiveSpec, FrozenEncoderSpec, KnnSpec, LinearSpec, ProbeData
 from cmaev_spec.resources import (
     ComputeSpec,
@@ -19,6 +20,7 @@ from cmaev_spec.resources import (
     ResourceSpec,
     RunControlSpec,
 )
+from cmaev_spec.spelling import field_meant
 from cmaev_spec.wire import RUNNERS
 
 RunRef = Annotated[
@@ -82,12 +84,12 @@ class TrainingJob(JobBase):
 
 
 def _check_batch(optim: OptimSpec, resources: ResourceSpec) -> None:
-    divisor = resources.world_size * optim.accumulate
-    if optim.batch_size % divisor:
-        raise ValueError(
-            f"optim.batch_size ({optim.batch_size}) must be a multiple of nodes x "
-            f"processes_per_node x accumulate ({divisor})"
-        )
+    check_multiple(
+        optim.batch_size,
+        resources.world_size * optim.accumulate,
+        field="optim.batch_size",
+        what="nodes x processes_per_node x accumulate",
+    )
 
 
 class PretrainJob(TrainingJob):
@@ -105,9 +107,9 @@ class PretrainJob(TrainingJob):
         _check_batch(self.optim, self.resources)
         if self.objective.contrast_weight > 0 and self.optim.batch_size < 2 * self.optim.accumulate:
             raise ValueError(
-                "a clip is contrasted with the others of its micro-batch, and here it is alone; "
-                "make optim.batch_size / accumulate at least 2, or set objective.contrast_weight "
-                "to 0"
+                "optim.batch_size: a clip is contrasted with the others of its micro-batch, and "
+                "here it is alone; make batch_size / accumulate at least 2, or set "
+                "objective.contrast_weight to 0"
             )
         return self
 
@@ -190,6 +192,14 @@ JobSpec = Annotated[
 ]
 JOB_ADAPTER: TypeAdapter[JobSpec] = TypeAdapter(JobSpec)
 
+KINDS: Final[dict[str, type[JobBase]]] = {
+    "pretrain": PretrainJob,
+    "finetune": FinetuneJob,
+    "probe": ProbeJob,
+    "evaluate": EvaluateJob,
+    "export": ExportJob,
+}
+
 
 def parse_job(data: object) -> JobSpec:
     """Validates plain data into a job.
@@ -205,7 +215,7 @@ def parse_job(data: object) -> JobSpec:
 
 def spec_problems(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Pydantic's errors as (field, message), in the words that every part of the stack uses."""
-    return [(_field(item["loc"]), _message(item)) for item in errors]
+    return [_problem(item) for item in errors]
 
 
 def load_job(path: str | Path, *, overrides: Iterable[str] = ()) -> JobSpec:
@@ -257,16 +267,37 @@ def referenced_run(job: JobSpec) -> str | None:
     return job.source
 
 
+_OWN_FIELD: Final = re.compile(r"((?:[a-z_.]+, )*[a-z_.]+): (.+)", re.DOTALL)
+"""What a check of a whole section begins its message with: the fields that it is about."""
+
+
+def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
+    field, text = _field(item["loc"]), _message(item)
+    inner = _OWN_FIELD.fullmatch(text) if item["type"] == "value_error" else None
+    if inner is None:
+        return field or "spec", text
+    return (f"{field}.{inner[1]}" if field else inner[1]), inner[2]
+
+
 def _field(location: tuple[int | str, ...]) -> str:
+    """Empty for the whole job."""
     if not location:
         return "kind"
     parts = location[1:] if location[0] in RUNNERS else location
-    return ".".join(str(part) for part in parts) or "spec"
+    return ".".join(str(part) for part in parts)
 
 
 def _message(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
-        return "unknown field; check the spelling against the job's schema"
+        return _unknown_field(item["loc"])
     if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         return f"must be one of {', '.join(RUNNERS)}"
     return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _unknown_field(location: tuple[int | str, ...]) -> str:
+    job = KINDS.get(str(location[0]))
+    meant = None if job is None else field_meant(job, [str(part) for part in location[1:]])
+    if meant is None:
+        return "unknown field; check the spelling against the job's schema"
+    return f"unknown field; did you mean {meant}?"

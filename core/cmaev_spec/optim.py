@@ -31,13 +31,10 @@ class OptimSpec(Spec):
     def _check(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
-                f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})"
+                f"warmup_epochs: {self.warmup_epochs} must be less than epochs ({self.epochs}); "
+                "set it to 0, or train for more epochs"
             )
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of "
-                f"accumulate ({self.accumulate})"
-            )
+        check_multiple(self.batch_size, self.accumulate, field="batch_size", what="accumulate")
         return self
 
     @property
@@ -62,6 +59,20 @@ class OptimSpec(Spec):
             return self.lr * step / max(1, warmup - 1)
         progress = (step - warmup) / max(1, total - warmup)
         return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1.0 + math.cos(math.pi * progress))
+
+
+def check_multiple(value: int, divisor: int, *, field: str, what: str) -> None:
+    """Holds a field to be a multiple of what `what` tells, which is `divisor`.
+
+    Raises:
+        ValueError: with the nearest values that are.
+    """
+    if value % divisor:
+        lower = value // divisor * divisor
+        near = " and ".join(str(one) for one in (lower, lower + divisor) if one)
+        raise ValueError(
+            f"{field}: {value} must be a multiple of {what} ({divisor}); nearest: {near}"
+        )
 
 
 class FinetuneOptimSpec(OptimSpec):

@@ -4,22 +4,18 @@ A word is the name of a field without the sections that it stands in. The mappin
 fields follows from the specification; the classes here tell it to type checkers and editors.
 """
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, Literal, TypedDict
 
 from cmaev_spec.base import Spec
 from cmaev_spec.data import ClipSpec, RandAugmentSpec
-from cmaev_spec.job import EvaluateJob, FinetuneJob, JobBase, PretrainJob, ProbeJob
+from cmaev_spec.job import KINDS
 from cmaev_spec.probe import AttentiveSpec, KnnSpec, LinearSpec
+from cmaev_spec.spelling import nearest
 
-JOBS: Final[dict[str, type[JobBase]]] = {
-    "pretrain": PretrainJob,
-    "finetune": FinetuneJob,
-    "probe": ProbeJob,
-    "evaluate": EvaluateJob,
-}
+JOBS: Final = {kind: KINDS[kind] for kind in ("pretrain", "finetune", "probe", "evaluate")}
+"""Kinds of jobs that have a function in Python."""
 
 RENAMED: Final = {"model.name": "model", "data.labels": "label_names"}
 """Fields whose last name is taken, or says too little alone."""
@@ -223,5 +219,8 @@ def _leaves(spec: type[Spec], prefix: str = "") -> list[str]:
 
 
 def _suggestion(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+    near = nearest(word, known, count=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    some = ", ".join(nearest(word, known, count=5, cutoff=0.0))
+    return f"spelt most alike are {some}; docs/python.md tells how the {len(known)} are named"

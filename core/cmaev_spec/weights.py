@@ -29,6 +29,11 @@ def source_problem(path: str | Path) -> str | None:
         return f"{path} is no file of weights; their names end in {known}"
     if (place / "spec.json").is_file() or (place / HF_CONFIG).is_file():
         return None
+    for run in place.absolute().parents[:3]:
+        if (run / "spec.json").is_file():
+            return (
+                f"{path} is a part of the run {run}; give the run, whose newest checkpoint counts"
+            )
     return (
         f"{path} is neither a run directory, which has a spec.json, nor a Hugging Face folder, "
         f"which has a {HF_CONFIG}"

@@ -140,8 +140,11 @@ def test_weights_of_the_losses_may_change_but_not_whether_there_is_a_target(run:
 
 
 def test_another_kind_is_another_run(run: RunDir) -> None:
-    with pytest.raises(SpecError, match=r"keeps its .*kind"):
-        run.claim(parse_job(load_preset("nano-finetune")), allow_changes=True)
+    for allowed in (False, True):
+        with pytest.raises(SpecError) as refusal:
+            run.claim(parse_job(load_preset("nano-finetune")), allow_changes=allowed)
+        told = f"{run.path} holds a pretrain run, this job is finetune; choose another directory"
+        assert refusal.value.problems == [("run_dir", told)]
 
 
 def test_only_training_goes_on_with_changes(tmp_path: Path) -> None:

@@ -76,11 +76,22 @@ def test_jobs_do_not_change(job: JobSpec) -> None:
         ({"schema_version": 2}, "schema_version", "should be 1"),
         ({"data.clip.frames": 7}, "data.clip.frames", "multiple of 2"),
         ({"optim.epochs": 0}, "optim.epochs", "greater than or equal to 1"),
-        ({"optim.warmup_epochs": 30}, "optim", "must be less than epochs (30)"),
-        ({"optim.accumulate": 5}, "optim", "must be a multiple of accumulate (5)"),
-        ({"resources.nodes": 3}, "spec", "optim.batch_size (32) must be a multiple of nodes x"),
-        ({"optim.batch_size": 1}, "spec", "contrasted with the others of its micro-batch"),
-        ({"optim.accumulate": 32}, "spec", "optim.batch_size / accumulate at least 2"),
+        ({"optim.warmup_epochs": 30}, "optim.warmup_epochs", "less than epochs (30); set it to 0"),
+        (
+            {"optim.accumulate": 5},
+            "optim.batch_size",
+            "multiple of accumulate (5); nearest: 30 and 35",
+        ),
+        ({"resources.nodes": 3}, "optim.batch_size", "x accumulate (3); nearest: 30 and 33"),
+        ({"resources.nodes": 64}, "optim.batch_size", "x accumulate (64); nearest: 64"),
+        ({"resources.shard": "full"}, "resources.shard", "one process has nothing to share"),
+        ({"data.clip.sampling": "tsn"}, "data.clip.sampling", "tsn has no time shift"),
+        (
+            {"optim.batch_size": 1},
+            "optim.batch_size",
+            "contrasted with the others of its micro-batch",
+        ),
+        ({"optim.accumulate": 32}, "optim.batch_size", "batch_size / accumulate at least 2"),
         ({"objective.mask_ratio": 1.0}, "objective.mask_ratio", "less than 1"),
         ({"optim.base_lr": "fast"}, "optim.base_lr", "valid number"),
     ],
@@ -95,6 +106,26 @@ def test_a_refusal_names_the_field(
     ((at, text),) = caught.value.problems
     assert at == field
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [
+        ("optim.lr", "optim.base_lr"),
+        ("optim.warmup", "optim.warmup_epochs"),
+        ("optim.bach_size", "optim.batch_size"),
+        ("data.balanced", "balanced"),
+        ("epochs", "optim.epochs"),
+        ("dat", "data"),
+        ("data.augment.rand_augment.probabilty", "data.augment.rand_augment.probability"),
+    ],
+)
+def test_an_unknown_field_is_told_what_it_may_mean(unknown: str, meant: str) -> None:
+    data = {"kind": "finetune", "data": {"index": "a", "val_index": "b"}}
+    optim = ["optim.base_lr=1", "optim.batch_size=8", "optim.epochs=2"]
+    with pytest.raises(SpecError) as caught:
+        parse_job(apply_overrides(data, [*optim, f"{unknown}=1"]))
+    assert caught.value.problems == [(unknown, f"unknown field; did you mean {meant}?")]
 
 
 @pytest.mark.parametrize("field", ["base_lr", "base_min_lr", "weight_decay", "clip_grad"])

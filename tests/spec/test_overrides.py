@@ -9,6 +9,7 @@ from cmaev_spec.base import Spec
 from cmaev_spec.job import FinetuneJob, parse_job
 from cmaev_spec.overrides import JOBS, apply_words, in_words, override_fields
 from cmaev_spec.preset import load_preset
+from cmaev_spec.spelling import SYNONYMS
 
 TOLD = {
     "pretrain": overrides.PretrainOverrides,
@@ -51,15 +52,32 @@ def test_words_reach_every_depth() -> None:
     ("word", "message"),
     [
         ("epoch", "unexpected argument 'epoch'; did you mean 'epochs'?"),
-        ("learning_rate", "there are: accumulate, "),
-        ("mask_ratio", "there are"),  # of pretraining
-        ("init", "there are"),
+        ("learning_rate", "unexpected argument 'learning_rate'; did you mean 'base_lr'?"),
+        ("lr", "did you mean 'base_lr'?"),
+        ("bs", "did you mean 'batch_size'?"),
+        ("num_epochs", "did you mean 'epochs'?"),
+        ("mask_ratio", "unexpected argument 'mask_ratio'"),  # of pretraining
     ],
 )
 def test_a_misspelt_word_is_told_its_neighbour(word: str, message: str) -> None:
     with pytest.raises(TypeError) as caught:
         apply_words({"kind": "finetune"}, {word: 1})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_a_word_that_is_like_none_gets_a_short_list(kind: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        apply_words({"kind": kind}, {"xyzzy": 1})
+    some = str(caught.value).partition("alike are ")[2].partition(";")[0].split(", ")
+    assert len(set(some)) == 5
+    assert set(some) <= override_fields(kind).keys()
+
+
+def test_synonyms_stand_for_fields_and_are_none() -> None:
+    words = {word for kind in JOBS for word in override_fields(kind)}
+    assert set(SYNONYMS.values()) <= words
+    assert not set(SYNONYMS) & words
 
 
 def test_fields_are_named_by_their_words() -> None:

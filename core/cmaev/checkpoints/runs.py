@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cmaev.checkpoints.weights import Weights
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
@@ -10,6 +11,9 @@ from cmaev.models import CMAEV, VideoClassifier, create_model, create_pretrainin
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import FinetuneJob, PretrainJob, Which
 from cmaev_spec.rundir import RunDir, read_manifest
+
+_FIELDS: Final = {"img_size": "data.clip.size", "num_frames": "data.clip.frames"}
+"""Arguments of models that have other fields than `model`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def build_pretraining_model(job: PretrainJob) -> CMAEV:
             sparse_stages=job.model.sparse_stages,
         )
     except ValueError as error:
-        raise BadInput(f"model: {error}") from None
+        raise _named_by_field(error) from None
 
 
 def build_classifier(job: FinetuneJob, *, num_classes: int) -> VideoClassifier:
@@ -121,7 +125,13 @@ def build_classifier(job: FinetuneJob, *, num_classes: int) -> VideoClassifier:
             temporal_kernel=job.model.temporal_kernel,
         )
     except ValueError as error:
-        raise BadInput(f"model: {error}") from None
+        raise _named_by_field(error) from None
+
+
+def _named_by_field(error: ValueError) -> BadInput:
+    """What a model says of its arguments, with the field that it was given by."""
+    argument = str(error).partition(" ")[0]
+    return BadInput(f"{_FIELDS.get(argument, 'model')}: {error}")
 
 
 def _best_checkpoint(run: RunDir, job: FinetuneJob) -> Path:

@@ -88,7 +88,8 @@ def test_finetuning_equals_that_of_the_command(videos, pretrained, finetuned, tm
         ({"base_lr": float("inf")}, "base_lr: Input should be a finite number"),
         ({"base_lr": -1.0}, "base_lr: Input should be greater than 0"),
         ({"cache": "disk"}, "cache: Input should be 'none', 'memory' or 'device'"),
-        ({"epochs": 2, "warmup_epochs": 2}, "optim: warmup_epochs (2) must be less than epochs"),
+        ({"epochs": 1}, "warmup_epochs: 3 must be less than epochs (1); set it to 0"),
+        ({"batch_size": 7, "accumulate": 2}, "batch_size: 7 must be a multiple of accumulate (2)"),
         ({"source": "nowhere"}, "source: {cwd}/nowhere is not there"),
         ({"out": "s3://bucket/run"}, "s3://bucket/run: it is written to a local folder"),
         ({"source": ""}, "source: is empty; give a path"),
@@ -121,6 +122,15 @@ def test_a_source_of_another_model_is_told_at_once(pretrained, videos, tmp_path)
     other = {"preset": "nano-convvit-finetune", "source": pretrained.path}
     with pytest.raises(BadInput, match="model: source is a run of cmaev_vit_nano_patch8_32"):
         finetune(*listed(videos, "train.csv"), out=tmp_path / "run", **other)
+
+
+def test_a_checkpoint_as_a_source_is_told_its_run(pretrained, videos, tmp_path):
+    checkpoint = pretrained.complete_checkpoints()[-1]
+    for place in (checkpoint, checkpoint.parent, checkpoint / "state"):
+        with pytest.raises(BadInput) as caught:
+            finetune(*listed(videos, "train.csv"), out=tmp_path / "run", source=place)
+        told = f"source: {place} is a part of the run {pretrained.path}; give the run"
+        assert str(caught.value).startswith(told)
 
 
 def test_labels_to_measure_on_need_videos(videos, tmp_path):
