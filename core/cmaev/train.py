@@ -43,6 +43,7 @@ from cmaev.tasks.measure import measure
 from cmaev.tasks.pretrain import PretrainTask
 from cmaev.tasks.videos import filling, steps_per_epoch, training_loader
 from cmaev.tasks.weights import class_weights
+from cmaev_spec.data import FinetuneData
 from cmaev_spec.exits import EXIT_OK, EXIT_STOPPED, BadInput
 from cmaev_spec.files import write_atomic
 from cmaev_spec.job import (
@@ -189,14 +190,22 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
             )
 
     validation = Validation(
-        evaluated,
-        every=job.run.eval_every,
+        evaluated, every=job.run.eval_every, measured_on=measured_on(val_index, data)
     )
     with closing(training_loader(dataset, index, job, context)) as loader:
         figures = train(job, task, loader, context, steps=steps, validation=validation)
     if figures is not None and context.world.main:
         picture_losses(context, title="finetuning")
     return figures
+
+
+def measured_on(index: VideoIndex, data: FinetuneData) -> str:
+    """Hash of the videos, labels and clips that a finetuning run is measured on."""
+    rows = [
+        (path, int(label), index.numbers(row))
+        for row, (path, label) in enumerate(zip(index.paths, index.labels, strict=True))
+    ]
+    return content_hash({"rows": rows, "clip": data.clip.model_dump(mode="json")})
 
 
 def refuse_other_labels(labels: Sequence[str], context: Context) -> None:

@@ -56,6 +56,7 @@ class Manifest(Spec):
     spec_hash: str
     files: dict[str, FileEntry]
     figures: dict[str, float] = Field({}, description="of the validation videos, once measured")
+    measured_on: str = Field("", description="hash of what the figures are of")
 
 
 class RunDir:
@@ -296,9 +297,10 @@ def peek_manifest(folder: Path) -> Manifest:
         raise ValueError(f"checkpoint {folder.name}: manifest.json is damaged") from None
 
 
-def add_figures(folder: Path, figures: dict[str, float]) -> None:
-    """Notes in a checkpoint's manifest how good it is."""
-    manifest = peek_manifest(folder).model_copy(update={"figures": figures})
+def add_figures(folder: Path, figures: dict[str, float], *, measured_on: str = "") -> None:
+    """Notes in a checkpoint's manifest how good it is, and on what."""
+    noted = {"figures": figures, "measured_on": measured_on}
+    manifest = peek_manifest(folder).model_copy(update=noted)
     write_atomic(folder / "manifest.json", manifest.model_dump_json(indent=1))
 
 

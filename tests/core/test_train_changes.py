@@ -12,7 +12,7 @@ from cmaev.cli import build
 from cmaev.engine.checkpoint import newest_checkpoint
 from cmaev.engine.events import read_metrics
 from cmaev_spec.job import parse_job
-from cmaev_spec.rundir import RunDir
+from cmaev_spec.rundir import RunDir, peek_manifest
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -85,3 +85,20 @@ def test_the_summary_tells_the_step_of_the_weights(videos, tmp_path):
     folder.metrics.unlink()
     assert launch.main(["--run-dir", str(folder.path)]) == 0
     assert json.loads(folder.summary.read_text()) == {"steps": 4}
+
+
+def test_other_validation_videos_are_measured_again(videos, finetuned, tmp_path):
+    """A run that is at its end, and evaluations of its best checkpoint."""
+    folder = RunDir(shutil.copytree(finetuned.path, tmp_path / "run"))
+    rows = (videos / "val.csv").read_text().splitlines()
+    (videos / "fewer.csv").write_text("\n".join(rows[:-1]) + "\n")
+    changed = folder.read_job().model_dump(mode="json")
+    changed["data"]["val_index"] = str(videos / "fewer.csv")
+    before = peek_manifest(newest_checkpoint(folder))
+    folder.claim(parse_job(changed), allow_changes=True)
+    assert launch.main(["--run-dir", str(folder.path)]) == 0
+    assert json.loads(folder.summary.read_text())["num_videos"] == 5
+    assert len((folder.path / "predictions.csv").read_text().splitlines()) == 6
+    after = peek_manifest(newest_checkpoint(folder))
+    assert after.figures["num_videos"] == 5
+    assert before.measured_on != after.measured_on

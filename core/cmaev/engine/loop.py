@@ -125,7 +125,8 @@ class Trainer:
         Raises:
             BadInput: if it cannot go on, before anything is written.
         """
-        self.step, self.figures = self.saving.restore()
+        on = "" if self.validation is None else self.validation.measured_on
+        self.step, self.figures = self.saving.restore(measured_on=on)
         self._refuse_fewer_epochs()
         if on_restored is not None:
             on_restored()
@@ -200,7 +201,8 @@ class Trainer:
         epoch = self.step / self.steps_per_epoch
         self.metrics.append({"step": self.step, "epoch": epoch, **values})
         self.events.metric(self.step, values)
-        self.saving.add_figures(self.step, figures)
+        on = self.validation.measured_on
+        self.saving.add_figures(self.step, figures, measured_on=on)
         return "finished"
 
     def _train_step(self, batches: Iterator[Batch]) -> None:

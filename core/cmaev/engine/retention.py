@@ -37,8 +37,14 @@ class Retention:
 
 
 def best(manifests: Mapping[Path, Manifest], *, by: str) -> Path | None:
-    """The checkpoint with the highest figure, of equals the newest; None if none has any."""
+    """The checkpoint with the highest figure, of equals the newest; None if none has any.
+
+    Only those compete that were measured on what the newest of them was measured on.
+    """
     measured = [path for path, found in manifests.items() if by in found.figures]
+    if measured:
+        on = manifests[measured[-1]].measured_on
+        measured = [path for path in measured if manifests[path].measured_on == on]
     return max(reversed(measured), key=lambda path: manifests[path].figures[by], default=None)
 
 

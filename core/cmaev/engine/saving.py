@@ -100,14 +100,15 @@ class Saving:
         entry = peek_manifest(folder).files[ckpt.MODEL_FILE]
         self._events.artifact("checkpoint", folder / ckpt.MODEL_FILE, sha256=entry.sha256)
 
-    def add_figures(self, step: int, figures: dict[str, float]) -> None:
+    def add_figures(self, step: int, figures: dict[str, float], *, measured_on: str) -> None:
         """Notes with the checkpoint of `step` how good it is; every process has to call it."""
         self.wait()
         if self._world.main:
-            self._writer.start(lambda: self._add_figures(step, figures))
+            self._writer.start(lambda: self._add_figures(step, figures, measured_on))
 
-    def _add_figures(self, step: int, figures: dict[str, float]) -> None:
-        add_figures(ckpt.checkpoint_folder(self._run, step), figures)
+    def _add_figures(self, step: int, figures: dict[str, float], measured_on: str) -> None:
+        folder = ckpt.checkpoint_folder(self._run, step)
+        add_figures(folder, figures, measured_on=measured_on)
         prune_checkpoints(self._run, self._retention)
 
     @property
@@ -141,12 +142,15 @@ class Saving:
         if not whole(norm).isfinite():
             raise FloatingPointError(diverged("weights are not finite", step=step))
 
-    def restore(self) -> tuple[int, dict[str, float]]:
+    def restore(self, *, measured_on: str = "") -> tuple[int, dict[str, float]]:
         """Puts the run back to its newest checkpoint.
+
+        Args:
+            measured_on: what figures are wanted of.
 
         Returns:
             The step that it goes on from, 0 where there is no checkpoint, and the figures of the
-            checkpoint, none where it was not measured.
+            checkpoint, none where it was not measured on that.
         """
         folder = self._newest()
         if folder is None:
@@ -162,7 +166,7 @@ class Saving:
         self._skips.load_state_dict(state["skips"])
         logger.info("resuming from %s", folder.name)
         manifest = peek_manifest(folder)
-        return manifest.step, manifest.figures
+        return manifest.step, manifest.figures if manifest.measured_on == measured_on else {}
 
     def _newest(self) -> Path | None:
         """The newest checkpoint that is whole, for all processes as the main one finds it."""

@@ -16,6 +16,8 @@ class Validation:
     """Told whether training is over; every process calls it. None: it was stopped."""
     every: int | None
     """Epochs; None: after the last only."""
+    measured_on: str = ""
+    """Hash of what is measured on: figures of anything else are not compared with these."""
 
     def due(self, epoch: int, *, epochs: int) -> bool:
         """Whether the model is measured after `epoch` of `epochs`, counted from 1."""

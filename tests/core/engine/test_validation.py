@@ -98,3 +98,25 @@ def test_figures_that_no_checkpoint_has_are_measured_again(tmp_path):
     assert measured(run) == [(5, 0.9), (10, 0.4), (15, 0.7)]
     train(tmp_path, validation=Validation(Scripted(), every=1))
     assert measured(run) == [(5, 0.9), (10, 0.4), (15, 0.7)]
+
+
+def test_figures_of_other_videos_are_not_compared_with_these(tmp_path):
+    settings = {"keep_best": "top1", "keep_checkpoints": 1}
+    first = Validation(Scripted(0.9, 0.8), every=1, measured_on="easy videos")
+    train(tmp_path, stop_at=(2, 2), validation=first, **settings)
+    run = RunDir(tmp_path)
+    assert names(run) == ["step-00000005", "step-00000013"]
+    second = Validation(Scripted(0.2), every=1, measured_on="hard videos")
+    train(tmp_path, validation=second, **settings)
+    assert names(run) == ["step-00000015"]
+
+
+def test_the_last_checkpoint_is_measured_again_on_other_videos(tmp_path):
+    first = Validation(Scripted(0.9, 0.8, 0.7), every=1, measured_on="easy videos")
+    train(tmp_path, validation=first)
+    second = Validation(Scripted(0.2), every=1, measured_on="hard videos")
+    _, run = train(tmp_path, validation=second)
+    assert measured(run) == [(5, 0.9), (10, 0.8), (15, 0.2)]
+    train(tmp_path, validation=Validation(Scripted(), every=1, measured_on="hard videos"))
+    noted = peek_manifest(run.complete_checkpoints()[-1])
+    assert (noted.figures["top1"], noted.measured_on) == (0.2, "hard videos")

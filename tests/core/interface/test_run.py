@@ -13,7 +13,7 @@ from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
-from cmaev_spec.rundir import RunDir, add_figures
+from cmaev_spec.rundir import RunDir, add_figures, peek_manifest
 
 
 def predictions(folder):
@@ -58,7 +58,8 @@ def test_classification_agrees_with_the_evaluation(finetuned):
 def test_the_best_checkpoint_answers_where_it_is_asked_for(finetuned, tmp_path):
     shutil.copytree(finetuned.path, tmp_path / "run")
     older, newest = RunDir(tmp_path / "run").complete_checkpoints()
-    add_figures(older, {"macro_recall": 2.0})
+    on = peek_manifest(newest).measured_on
+    add_figures(older, {"macro_recall": 2.0}, measured_on=on)
     run = Run(tmp_path / "run")
     for which, folder in (("best", older), ("newest", newest)):
         weights = run.model(checkpoint=which).state_dict()
