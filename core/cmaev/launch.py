@@ -32,6 +32,7 @@ from cmaev_spec.rundir import RunDir, event_line
 from cmaev_spec.wire import RUNNERS
 
 RANK_FLAG = "--as-rank"
+CALLER_TELLS_FLAG = "--caller-tells"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="be one rank of the run, started by torchrun or by this command",
     )
+    parser.add_argument(
+        CALLER_TELLS_FLAG,
+        dest="caller_tells",
+        action="store_true",
+        help="print no bad input of the run, which the caller finds in its events.jsonl",
+    )
     arguments = parser.parse_args(argv)
     # The group of a rank is its launcher's, and may be the user's shell script: it ends alone.
     lifeline.watch(on_lost=_end_now if arguments.as_rank else None)
@@ -56,11 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             # No outcome is recorded: the directory may be another run's.
             sys.stderr.write(f"error: {error}\n")
             return EXIT_BAD_INPUT
-    return guarded(run, lambda: run_rank(run) if arguments.as_rank else run_node(run))
+    tells = not arguments.caller_tells
+    if arguments.as_rank:
+        return guarded(run, lambda: run_rank(run), tells=tells)
+    return guarded(run, lambda: run_node(run, tells=tells), tells=tells)
 
 
-def run_node(run: RunDir) -> int:
-    """Starts every process of the job that belongs to this node."""
+def run_node(run: RunDir, *, tells: bool) -> int:
+    """Starts every process of the job that belongs to this node; see `guarded` for `tells`."""
     job = run.next_job()
     node = node_rank(job.resources, os.environ)
     with hold_run(run, node=node) as lock:
@@ -69,6 +79,7 @@ def run_node(run: RunDir) -> int:
         if job.resources.world_size == 1:
             return run_rank(run)
         command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path), RANK_FLAG]
+        command += [] if tells else [CALLER_TELLS_FLAG]
         return run_ranks(command, resources=job.resources, keep_open=(lock,))
 
 
@@ -81,13 +92,20 @@ def run_rank(run: RunDir) -> int:
     return int(runner.main(["--run-dir", str(run.path)]))
 
 
-def guarded(run: RunDir, start: Callable[[], int]) -> int:
-    """Calls `start` and turns what it raises into an exit code and an outcome event."""
+def guarded(run: RunDir, start: Callable[[], int], *, tells: bool = True) -> int:
+    """Calls `start` and turns what it raises into an exit code and an outcome event.
+
+    Args:
+        run: the run directory.
+        start: what runs the job.
+        tells: print bad input, too.
+    """
     begin = run.events.stat().st_size if run.events.is_file() else 0
     try:
         return start()
     except BadInput as error:
-        sys.stderr.write(f"error: {error}\n")
+        if tells:
+            sys.stderr.write(f"error: {error}\n")
         run.withdraw()
         _record(run, begin, code=EXIT_BAD_INPUT, error=str(error))
         return EXIT_BAD_INPUT

@@ -35,12 +35,12 @@ def run_probe(job: ProbeJob, context: Context) -> dict[str, float] | None:
     A probe job has no checkpoints: one that was stopped starts over, and ends the same.
     """
     data = job.data
-    train_index = open_index(data.index, root=data.root, labels=data.labels)
+    train_index = open_index(data.index, root=data.root, labels=data.labels, field="data.index")
     train_index.require_labels()
     labels = train_index.label_names
     if len(labels) < 2:
         raise BadInput(f"data.index: {data.index} has {len(labels)} label; two are the least")
-    val_index = open_index(data.val_index, root=data.root, labels=labels)
+    val_index = open_index(data.val_index, root=data.root, labels=labels, field="data.val_index")
     val_index.require_labels()
     if context.world.main:
         write_atomic(context.run.labels, json.dumps(labels))

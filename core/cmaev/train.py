@@ -126,7 +126,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
         lambda: PretrainTask(model, objective=objective),
         field="objective",
     )
-    index = open_index(job.data.index, root=job.data.root)
+    index = open_index(job.data.index, root=job.data.root, field="data.index")
     steps = steps_per_epoch(job.optim, index)
     with filling(index, job.data, context) as progress:
         dataset = PretrainViews(
@@ -150,13 +150,13 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
     """Finetunes, and measures the validation videos; None if it was stopped."""
     torch.manual_seed(job.seed)
     data = job.data
-    index = open_index(data.index, root=data.root, labels=data.labels)
+    index = open_index(data.index, root=data.root, labels=data.labels, field="data.index")
     index.require_labels()
     labels = index.label_names
     if len(labels) < 2:
         raise BadInput(f"data.index: {data.index} has {len(labels)} label; two are the least")
     refuse_other_labels(labels, context)
-    val_index = open_index(data.val_index, root=data.root, labels=labels)
+    val_index = open_index(data.val_index, root=data.root, labels=labels, field="data.val_index")
     val_index.require_labels()
     if context.world.main:
         write_atomic(context.run.labels, json.dumps(labels))
@@ -234,7 +234,7 @@ def run_evaluate(job: EvaluateJob, context: Context) -> dict[str, float] | None:
     """Measures a finetuned run on an index with any number of views."""
     source = load_classifier(resolve_run(job.source), which=job.checkpoint)
     data = job.data
-    index = open_index(data.index, root=data.root, labels=source.labels)
+    index = open_index(data.index, root=data.root, labels=source.labels, field="data.index")
     index.require_labels()
     context.events.started(
         resumed_step=0,

@@ -169,13 +169,22 @@ def test_a_pretraining_run_cannot_be_evaluated(videos, pretrained, tmp_path, cap
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("pretrain", {"data__index": "nowhere.csv"}, "nowhere.csv"),
+        (
+            "pretrain",
+            {"data__index": "nowhere.csv"},
+            "data.index: nowhere.csv: there is no such index",
+        ),
         ("pretrain", {"model__name": "cmaev_vit_giant"}, "there are: cmaev_convvit_base"),
         ("pretrain", {"model__temporal_kernel": 3}, "temporal_kernel has no effect on a ViT"),
         ("pretrain", {"optim__batch_size": 64}, "more than the 16 videos"),
         ("pretrain", {"objective__mask_ratio": 0.01}, "hides 0 of 16"),
-        ("pretrain", {"data__clip": {"frames": 8, "stride": 2, "size": 36}}, "img_size"),
+        (
+            "pretrain",
+            {"data__clip": {"frames": 8, "stride": 2, "size": 36}},
+            "data.clip.size: img_size (36)",
+        ),
         ("finetune", {"init": "nowhere"}, "init: nowhere is not there"),
+        ("finetune", {"data__val_index": "nowhere"}, "data.val_index: nowhere: there is no such"),
         ("finetune", {"data__labels": ["up", "down"]}, "unknown label"),
         ("pretrain", {"resources__device": "cuda"}, "no usable GPU"),
     ],

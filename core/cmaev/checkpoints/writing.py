@@ -76,6 +76,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
+            file.chmod(0o644)  # as other files of results; safetensors makes its own private
             _sync(file)
         sync_directory(temporary)
         temporary.chmod(0o755)

@@ -172,6 +172,7 @@ def open_index(
     *,
     root: str | os.PathLike[str] | None = None,
     labels: Sequence[str] | None = None,
+    field: str | None = None,
 ) -> VideoIndex:
     """Opens an index and checks that its videos exist.
 
@@ -179,13 +180,19 @@ def open_index(
         path: an index file, a folder of a folder per class, or shards; local or an fsspec URL.
         root: folder or URL that relative paths start from; the index file's own where None.
         labels: label names in order; those of the index where None.
+        field: what named it, for messages.
 
     Raises:
-        DataError: naming file, line and the fix, for a missing or empty index, a row that cannot be
-            read, a video that is missing or has two labels, or a label that is unknown or out of
-            range.
+        DataError: naming field, file, line and the fix, for a missing or empty index, a row that
+            cannot be read, a video that is missing or has two labels, or a label that is unknown or
+            out of range.
     """
-    return VideoIndex(open_table(path, root=root), labels=labels)
+    try:
+        return VideoIndex(open_table(path, root=root), labels=labels)
+    except DataError as error:
+        if field is None:
+            raise
+        raise DataError(f"{field}: {error}") from None
 
 
 def _reopen(table: Table, labels: tuple[str, ...]) -> VideoIndex:

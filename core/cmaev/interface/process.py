@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TextIO
 
+from cmaev.launch import CALLER_TELLS_FLAG
 from cmaev_spec import lifeline
 from cmaev_spec.events import EVENT_ADAPTER, OutcomeEvent
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, EXIT_STOPPED, BadInput
@@ -45,6 +46,7 @@ def run_to_end(run: RunDir, *, progress: bool) -> None:
     """
     begin = run.events.stat().st_size if run.events.is_file() else 0
     command = [sys.executable, "-m", "cmaev.launch", "--run-dir", str(run.path)]
+    command += [CALLER_TELLS_FLAG] if progress else []  # the log has it, in place of the terminal
     with _output(run, progress=progress) as stream:
         errors = None if stream is None else subprocess.STDOUT
         child = lifeline.spawn(command, stdout=stream, stderr=errors)

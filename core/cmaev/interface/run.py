@@ -76,7 +76,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`: step, epoch, learning rate, losses."""
+        """Rows of `metrics.jsonl`: step, epoch, and learning rate and losses or `val_…` figures."""
         from cmaev.engine.events import read_metrics
 
         return read_metrics(self._folder.metrics)

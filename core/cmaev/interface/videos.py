@@ -192,7 +192,7 @@ def list_videos(
     """
     if is_index(videos, name=names[0]):
         _refuse_labels(labels, names)
-        return open_index(index_location(videos), root=root, labels=label_names)
+        return open_index(index_location(videos), root=root, labels=label_names, field=names[0])
     assert not isinstance(videos, str | os.PathLike)
     paths = [location(video, name=f"{names[0]}: item {item}") for item, video in enumerate(videos)]
     if not paths:

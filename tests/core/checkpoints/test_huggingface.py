@@ -241,6 +241,13 @@ def test_a_classifier_is_exported_with_equal_logits(tmp_path, video, with_random
     assert not any(info.values()), info
 
 
+def test_an_export_is_for_everybody_to_read(tmp_path):
+    folder = export_huggingface(create_model(NANO, num_classes=3), tmp_path / "out")
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()}
+    names = ("config.json", "preprocessor_config.json", "model.safetensors")
+    assert modes == dict.fromkeys(names, "0o644")
+
+
 def test_the_two_epsilons_that_cannot_be_set_there_matter_little(
     tmp_path, video, with_random_weights
 ):

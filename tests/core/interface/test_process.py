@@ -59,6 +59,22 @@ def test_each_end_has_an_exception(start: Start, tmp_path: Path) -> None:
         start("rank0_kill=9", out="killed")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_bad_input_is_told_once(
+    processes: int, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the exception, and besides in the log where what it prints goes there."""
+    many = {"processes_per_node": processes}
+    with pytest.raises(BadInput, match=r"^videos: no such file$"):
+        start("raise=bad", **many)
+    printed = capsys.readouterr()
+    assert "fake runner, rank 0" in printed.out
+    assert "no such file" not in printed.out + printed.err
+    with pytest.raises(BadInput, match=r"^videos: no such file$"):
+        start("raise=bad", out="logged", progress=False, **many)
+    assert "error: data.index: no such file" in (tmp_path / "logged" / "log.txt").read_text()
+
+
 def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
     start("steps=2")
     assert (start("steps=2").path / "steps-0.txt").read_text() == "1\n2\n"

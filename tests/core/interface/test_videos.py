@@ -101,6 +101,7 @@ def test_bad_lists_are_named(files: list[Path]) -> None:
     assert "videos: item 1" in message
     assert "has another label at videos: item 0" in message
     assert "is one video; give a list" in refused(str(files[0]))
+    assert "videos: /nowhere.csv: there is no such index file" in refused("/nowhere.csv")
     assert "labels: leave them out; videos is an index" in refused("train.csv", ["a"])
 
 
