@@ -148,9 +148,10 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
 def feature_std(feature: Tensor) -> Tensor:
     """Mean over channels of the standard deviation of unit-length features (B, D), a () tensor.
 
-    Near 1 / sqrt(D) where clips differ, near 0 where all features are the same: collapse.
+    Over the clips of all processes, of which each has as many. Near 1 / sqrt(D) where clips differ,
+    near 0 where all features are the same: collapse.
     """
-    unit = F.normalize(feature.float(), dim=-1)  # (B, D)
+    unit = gather_keys(F.normalize(feature.float(), dim=-1))  # (K, D)
     return unit.std(dim=0, correction=0).mean()
 
 

@@ -118,7 +118,7 @@ def run_pretrain(job: PretrainJob, context: Context) -> dict[str, float] | None:
     torch.manual_seed(job.seed)
     objective = job.objective
     if objective.target_precision == "fp8":
-        checked(lambda: check_fp8(context.world.device), field="objective")
+        checked(lambda: check_fp8(context.world.device), field="objective.target_precision")
     model = build_pretraining_model(job)
     model.set_grad_checkpointing(job.model.grad_checkpointing)
     start_from(job.init, model, context)

@@ -57,17 +57,20 @@ def check_fp8(device: torch.device) -> None:
     """Tries a small product on a device.
 
     Raises:
-        ValueError: if it, or this PyTorch on it, has none in FP8.
+        ValueError: if it, or this PyTorch on it, has none in FP8. A CPU has none, either: PyTorch
+            computes the same numbers there, slower than without.
     """
+    needed = (
+        "fp8 needs a GPU of CUDA capability 8.9 or later (Ada, Hopper, "
+        f"Blackwell), and {device} has no such products in PyTorch {torch.__version__}; choose auto"
+    )
+    if device.type != "cuda":
+        raise ValueError(needed)
     x = torch.ones(16, 16, device=device)
     try:
         fp8_linear(x, x, None)
     except RuntimeError as error:
-        raise ValueError(
-            "target_precision fp8 needs a GPU of CUDA capability 8.9 or later (Ada, Hopper, "
-            f"Blackwell), and {device} has no such products in PyTorch {torch.__version__}; "
-            "choose auto"
-        ) from error
+        raise ValueError(needed) from error
 
 
 def fp8_linear(
