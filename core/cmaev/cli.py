@@ -5,12 +5,11 @@ function that adds its commands to the application. Nothing heavy is imported un
 so `cmaev --help` answers at once.
 """
 
-import errno
 import json
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +17,11 @@ from cmaev import k8s_cli, pictures_cli, weights_cli
 from cmaev.data import cli as data_cli
 from cmaev_spec import __version__
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, BadInput
+from cmaev_spec.files import no_room
 
 if TYPE_CHECKING:
     from cmaev_spec.job import JobSpec
     from cmaev_spec.rundir import RunDir
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 data_app = typer.Typer(no_args_is_help=True, help="Make, look at and check videos and indexes.")
 presets_app = typer.Typer(no_args_is_help=True, help="Ready-made job specifications.")
@@ -66,10 +64,9 @@ def main() -> None:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
-        if error.errno not in _FULL:
+        if (told := no_room(error)) is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {place}{error.strerror}; make room, then run it again", err=True)
+        typer.echo(f"error: {told}", err=True)
         sys.exit(EXIT_FAILED)
 
 

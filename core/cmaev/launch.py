@@ -12,6 +12,7 @@ killed, worth another try. Bad input and unexpected errors also leave an outcome
 import argparse
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -25,11 +26,13 @@ from cmaev.ranks import STOP_SIGNALS, node_rank, run_ranks
 from cmaev.runlock import hold_run
 from cmaev_spec import lifeline
 from cmaev_spec.events import OutcomeEvent
-from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput
-from cmaev_spec.files import drop_partial_line
+from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_STOPPED, BadInput, SaveError
+from cmaev_spec.files import drop_partial_line, no_room
 from cmaev_spec.job import load_job
 from cmaev_spec.rundir import RunDir, event_line
 from cmaev_spec.wire import RUNNERS
+
+logger = logging.getLogger(__name__)
 
 RANK_FLAG = "--as-rank"
 CALLER_TELLS_FLAG = "--caller-tells"
@@ -63,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             # No outcome is recorded: the directory may be another run's.
             sys.stderr.write(f"error: {error}\n")
             return EXIT_BAD_INPUT
+        except OSError as error:
+            if (told := no_room(error)) is None:
+                raise
+            sys.stderr.write(f"error: {told}\n")
+            return EXIT_FAILED
     tells = not arguments.caller_tells
     if arguments.as_rank:
         return guarded(run, lambda: run_rank(run), tells=tells)
@@ -110,16 +118,36 @@ def guarded(run: RunDir, start: Callable[[], int], *, tells: bool = True) -> int
         _record(run, begin, code=EXIT_BAD_INPUT, error=str(error))
         return EXIT_BAD_INPUT
     except Exception as error:
-        traceback.print_exc()
+        if (told := _told_by_itself(error)) is None:
+            traceback.print_exc()
+        else:
+            logger.debug("how it came to this", exc_info=error)
+            sys.stderr.write(f"error: {told}\n")
         _record(run, begin, code=EXIT_FAILED, error=f"{type(error).__name__}: {error}")
         return EXIT_FAILED
 
 
+def _told_by_itself(error: Exception) -> str | None:
+    """The message of an end that needs no traceback: it diverged, or the disk is full."""
+    if isinstance(error, FloatingPointError | SaveError):
+        return str(error)
+    return no_room(error) if isinstance(error, OSError) else None
+
+
 def _record(run: RunDir, begin: int, *, code: int, error: str) -> None:
-    """Appends the outcome, unless the runner wrote one after byte `begin`."""
+    """Appends the outcome, unless the runner wrote one after byte `begin` or the disk is full."""
     if not run.spec.is_file() or _has_outcome(run, begin):
         return
     event = OutcomeEvent(time=time.time(), status="failed", exit_code=code, error=error)
+    try:
+        _append(run, event)
+    except OSError as failure:
+        if (told := no_room(failure)) is None:
+            raise
+        sys.stderr.write(f"error: how the run ended cannot be recorded: {told}\n")
+
+
+def _append(run: RunDir, event: OutcomeEvent) -> None:
     descriptor = os.open(run.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, event_line(event).encode())

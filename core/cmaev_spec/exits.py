@@ -13,3 +13,7 @@ EXIT_STOPPED: Final = 75
 
 class BadInput(ValueError):  # noqa: N818 - the name reads well where it is raised
     """The specification or the data is at fault; commands and runners end with EXIT_BAD_INPUT."""
+
+
+class SaveError(RuntimeError):
+    """A checkpoint cannot be written, as where the disk is full."""

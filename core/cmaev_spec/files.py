@@ -1,5 +1,6 @@
 """Files that survive kill -9: write to a temporary name, flush to disk, rename."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import Final
 from cmaev_spec import faults
 
 _CHUNK_BYTES: Final = 1 << 16
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(path: str | Path, data: bytes | str, *, mode: int = 0o644) -> None:
@@ -38,8 +40,10 @@ def _write(
             file.flush()
             os.fsync(file.fileno())
         publish(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 
@@ -62,6 +66,14 @@ def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def no_room(error: OSError) -> str | None:
+    """What to say of a disk that is full; None for every other error."""
+    if error.errno not in _FULL:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; make room, then run it again"
 
 
 def drop_partial_line(path: Path) -> None:

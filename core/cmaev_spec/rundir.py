@@ -32,6 +32,7 @@ from cmaev_spec.events import WarningEvent
 from cmaev_spec.files import (
     create_atomic,
     drop_partial_line,
+    no_room,
     sha256_file,
     sync_directory,
     write_atomic,
@@ -149,6 +150,8 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if no_room(error):
+                raise
             raise SpecError([("run_dir", f"cannot make {self.path}: {error.strerror}")]) from None
         text = canonical_json(job)
         if not self.spec.exists():

@@ -1,5 +1,6 @@
 """A disk that is full while a checkpoint is written: the old one stays, and is gone on from."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,51 @@ def small_disks():
         pytest.skip("no file systems of one's own on this machine")
 
 
+FILLED = """
+mount -t tmpfs -o size=64k none "$1" || exit 99
+head -c 100000 /dev/zero > "$1/fill" 2>/dev/null
+shift
+exec "$@"
+"""
+
+
+def on_a_full_disk(mount, *command):
+    mount.mkdir()
+    line = ["unshare", "--map-root-user", "--mount", "sh", "-c", FILLED, "sh", str(mount)]
+    return subprocess.run([*line, *command], check=False, capture_output=True, text=True)
+
+
+@pytest.mark.usefixtures("small_disks")
+def test_a_run_directory_on_a_full_disk_is_a_message_with_its_path(videos, tmp_path):
+    spec, mount = tmp_path / "spec.json", tmp_path / "mount"
+    spec.write_text(job("pretrain", videos).model_dump_json())
+    options = [str(spec), "--run-dir", str(mount / "run")]
+    ended = on_a_full_disk(mount, sys.executable, "-m", "cmaev", "train", *options)
+    assert ended.returncode == EXIT_FAILED
+    assert re.fullmatch(
+        rf"error: {mount}/run\S*: No space left on device; make room, then run it again\n",
+        ended.stderr,
+    )
+
+
+CALL = """
+import sys, cmaev
+try:
+    cmaev.pretrain(sys.argv[1], out=sys.argv[2])
+except cmaev.RunFailed as error:
+    print(error)
+"""
+
+
+@pytest.mark.usefixtures("small_disks")
+def test_from_python_a_full_disk_is_a_failed_run(videos, tmp_path):
+    mount = tmp_path / "mount"
+    arguments = [str(videos / "train.csv"), str(mount / "run")]
+    ended = on_a_full_disk(mount, sys.executable, "-c", CALL, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert re.match(rf"{mount}/run\S*: No space left on device", ended.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_disks", "own_signals")
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -54,6 +100,7 @@ def test_a_full_disk_costs_no_checkpoint(videos, tmp_path, ranks):
     ended = on_a_disk_of(int(1.6 * bytes_each), spec=spec, mount=mount, out=out)
     assert ended.returncode == EXIT_FAILED, ended.stderr
     assert "No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
     folder = RunDir(out)
     told = events(folder)[-1]

@@ -127,6 +127,24 @@ def test_unexpected_error_is_1_with_traceback(tmp_path: Path, start: Launches) -
     assert outcomes(run)[0]["error"] == "RuntimeError: the disk is full"
 
 
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("diverged", "weights are not finite at step 3"),
+        ("full", "predictions.csv: No space left on device; make room, then run it again"),
+    ],
+)
+def test_an_end_that_its_message_explains_is_1_without_traceback(
+    tmp_path: Path, start: Launches, end: str, message: str
+) -> None:
+    run = make_run(tmp_path, f"raise={end}")
+    process = start(run)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == f"error: {message}\n"
+    assert outcomes(run)[0]["exit_code"] == 1
+
+
 def test_a_folder_without_a_spec_is_bad_input(tmp_path: Path, start: Launches) -> None:
     process = start(RunDir(tmp_path))
     _, stderr = process.communicate(timeout=60)

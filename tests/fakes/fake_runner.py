@@ -1,11 +1,13 @@
 """A quick runner that keeps the contract: events, a checkpoint a step, exit 75 on SIGTERM.
 
 The job's name says what it does, as `key=value` words: steps, tick (seconds a step), exit, raise
-(bad or error), ignore_term, grandchild, and rankN_exit, rankN_kill for one rank of several.
+(bad, error, diverged or full), ignore_term, grandchild, and rankN_exit, rankN_kill for one rank of
+several.
 resumed_tick is the tick of a run that goes on, so that one that was stopped can end quickly.
 """
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -37,6 +39,10 @@ def main(argv):
         raise BadInput("data.index: no such file")
     if options.get("raise") == "error":
         raise RuntimeError("the disk is full")
+    if options.get("raise") == "diverged":
+        raise FloatingPointError("weights are not finite at step 3")
+    if options.get("raise") == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "predictions.csv")
     if rank == 0:
         run.accept(job)
     if "grandchild" in options:

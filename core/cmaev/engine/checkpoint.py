@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmaev_spec import faults
+from cmaev_spec.exits import SaveError
 from cmaev_spec.files import sync_directory
 from cmaev_spec.rundir import RunDir, read_manifest, write_manifest
 
@@ -22,10 +23,6 @@ logger = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state/training.pt"
-
-
-class SaveError(RuntimeError):
-    """A checkpoint cannot be written, as where the disk is full."""
 
 
 def checkpoint_folder(run: RunDir, step: int) -> Path:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from cmaev.data.quarantine import Quarantine
 from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.background import Background
-from cmaev.engine.checkpoint import SaveError
 from cmaev.engine.distributed import World
 from cmaev.engine.events import EventLog
 from cmaev.engine.optim import load_moments, moments
@@ -23,6 +22,7 @@ from cmaev.engine.sharding import gathered, load_model, whole
 from cmaev.engine.snapshot import Snapshot
 from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
+from cmaev_spec.exits import SaveError
 from cmaev_spec.resources import FinetuneControlSpec, RunControlSpec
 from cmaev_spec.rundir import RunDir, add_figures, peek_manifest
 

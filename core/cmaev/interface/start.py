@@ -8,9 +8,10 @@ from typing import Any, Final, TypeAlias
 
 from cmaev.cli import claim
 from cmaev.data.output import local_output
-from cmaev.interface.process import run_to_end
+from cmaev.interface.process import RunFailed, run_to_end
 from cmaev.interface.videos import IndexFile, location
 from cmaev_spec.exits import BadInput
+from cmaev_spec.files import no_room
 from cmaev_spec.job import FinetuneJob, JobSpec, PretrainJob, SpecError, parse_job
 from cmaev_spec.overrides import apply_words, in_words
 from cmaev_spec.preset import load_preset
@@ -78,15 +79,21 @@ def run_job(
         RunFailed: for any other end before the last step.
     """
     run = RunDir(out)
-    with named_by_argument(job.kind):
-        claim(run, job, allow_changes=allow_changes)
-    for index in indexes:
-        index.write()
     try:
+        with named_by_argument(job.kind):
+            claim(run, job, allow_changes=allow_changes)
+        for index in indexes:
+            index.write()
         run_to_end(run, progress=progress)
+    except SpecError:
+        raise
     except BadInput as error:
         field, colon, text = str(error).partition(": ")
         raise BadInput(f"{_argument(job.kind, field)}{colon}{text}") from None
+    except OSError as error:
+        if (told := no_room(error)) is None:
+            raise
+        raise RunFailed(told) from error
     return run
 
 

@@ -13,8 +13,9 @@ from toy import NoisyTask, result, train
 
 from cmaev.engine import checkpoint as ckpt
 from cmaev.engine.background import Background
-from cmaev.engine.checkpoint import SaveError, load_training_state, newest_checkpoint
+from cmaev.engine.checkpoint import load_training_state, newest_checkpoint
 from cmaev.engine.snapshot import Snapshot
+from cmaev_spec.exits import SaveError
 from cmaev_spec.rundir import RunDir
 
 CPU = torch.device("cpu")
