@@ -27,6 +27,8 @@ class Warm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # numpy's library of matrix products would start threads, which do not survive a fork.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         self._running = None
 
