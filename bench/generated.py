@@ -19,7 +19,7 @@ from bench.ceiling.work import work_through
 
 from cmaev.data.synth import synthesise
 from cmaev_spec.files import write_atomic
-from cmaev_spec.job import JobSpec, parse_job
+from cmaev_spec.job import parse_job
 
 CLIP = {"frames": 8, "stride": 2, "size": 32}
 MODEL = "cmaev_vit_nano_patch8_32"
@@ -103,7 +103,7 @@ class Study:
             }
         )
         asked = self.out / "runs" / f"{task.name}-probe"
-        found |= _run(probe, asked)
+        found |= run(probe, asked)
         shutil.rmtree(asked)
         return found
 
@@ -123,12 +123,7 @@ class Study:
                     "cache": "memory",
                     **data,
                 },
-                "optim": {
-                    "base_lr": 8e-3,
-                    "batch_size": 32,
-                    "epochs": epochs,
-                    "warmup_epochs": epochs // 10,
-                },
+                "optim": _optim(epochs),
                 "run": {"checkpoint_every": epochs, "log_every": 50},
             }
         )
@@ -150,17 +145,11 @@ class Study:
                     "crop_area": [0.5, 1.0],
                     "cache": "memory",
                 },
-                "optim": {
-                    "base_lr": 8e-3,
-                    "batch_size": 32,
-                    "epochs": epochs,
-                    "warmup_epochs": epochs // 10,
-                    "layer_decay": 0.9,
-                },
+                "optim": {**_optim(epochs), "layer_decay": 0.9},
                 "run": {"checkpoint_every": epochs, "log_every": 50},
             }
         )
-        found = _run(job, self.folder(task))
+        found = run(job, self.folder(task))
         shutil.rmtree(self.folder(task))
         return found
 
@@ -210,8 +199,13 @@ class Study:
         return ", ".join(f"{values[figure]:.3f}" for values in found)
 
 
-def _run(job: JobSpec, folder: Path) -> dict[str, float]:
-    return run(job, folder)  # type: ignore[arg-type]
+def _optim(epochs: int) -> dict[str, float]:
+    return {
+        "base_lr": 8e-3,
+        "batch_size": 32,
+        "epochs": epochs,
+        "warmup_epochs": epochs // 10,
+    }
 
 
 def main(argv: Sequence[str]) -> int:

@@ -55,16 +55,13 @@ def our_step(
     return step
 
 
-def peer_steps(name: str, online: Tensor, mask: Tensor) -> dict[str, Work]:
-    """What `transformers` needs for the two halves of the method, with a ViT of the same shape.
-
-    A VideoMAE pretraining step, forward and backward, and a forward of all tokens without gradient.
-    """
-    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+def videomae_config(name: str, **options: Any) -> Any:
+    """The settings of `transformers` that give the shape of our ViT `name`; `options` are more."""
+    from transformers import VideoMAEConfig
 
     shape = architecture(name)
     assert isinstance(shape, ViT)
-    config = VideoMAEConfig(
+    return VideoMAEConfig(
         image_size=shape.img_size,
         patch_size=shape.patch_size,
         num_frames=shape.num_frames,
@@ -76,8 +73,18 @@ def peer_steps(name: str, online: Tensor, mask: Tensor) -> dict[str, Work]:
         decoder_num_hidden_layers=shape.decoder_depth,
         decoder_num_attention_heads=shape.decoder_heads,
         decoder_intermediate_size=4 * shape.decoder_dim,
+        **options,
     )
-    peer = VideoMAEForPreTraining(config).to(online.device)
+
+
+def peer_steps(name: str, online: Tensor, mask: Tensor) -> dict[str, Work]:
+    """What `transformers` needs for the two halves of the method, with a ViT of the same shape.
+
+    A VideoMAE pretraining step, forward and backward, and a forward of all tokens without gradient.
+    """
+    from transformers import VideoMAEForPreTraining
+
+    peer = VideoMAEForPreTraining(videomae_config(name)).to(online.device)
     frames = online.transpose(1, 2).contiguous()  # (B, T, C, H, W)
 
     def pretrain() -> None:

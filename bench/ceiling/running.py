@@ -29,7 +29,7 @@ from cmaev.engine.signals import StopRequest
 from cmaev.probe import run_probe
 from cmaev.train import run_evaluate, run_finetune, run_pretrain
 from cmaev_spec.data import LoadingSpec
-from cmaev_spec.job import EvaluateJob, FinetuneJob, PretrainJob, ProbeJob
+from cmaev_spec.job import EvaluateJob, FinetuneJob, JobSpec, PretrainJob, ProbeJob
 from cmaev_spec.rundir import RunDir
 
 
@@ -88,7 +88,7 @@ def _world() -> World:
     return distributed.join("auto")
 
 
-def run(job: PretrainJob | FinetuneJob | EvaluateJob | ProbeJob, folder: Path) -> dict[str, float]:
+def run(job: JobSpec, folder: Path) -> dict[str, float]:
     """Runs a job to its end in an empty folder; returns its figures."""
     shutil.rmtree(folder, ignore_errors=True)
     directory = RunDir(folder)
@@ -101,6 +101,7 @@ def run(job: PretrainJob | FinetuneJob | EvaluateJob | ProbeJob, folder: Path) -
     elif isinstance(job, EvaluateJob):
         figures = run_evaluate(job, context)
     else:
+        assert isinstance(job, ProbeJob), "nothing is exported here"
         figures = run_probe(job, context)
     assert figures is not None, "nobody asked it to stop"
     if torch.cuda.is_available():
@@ -114,8 +115,8 @@ def save_encoder(folder: Path, file: Path) -> None:
     save_file({name: x for name, x in tensors.items() if name.startswith("encoder.")}, file)
 
 
-def predictions(file: Path) -> Predictions:
-    """Reads what an evaluation answered: all probabilities, or the best class and its own."""
+def predictions(file: Path, root: Path) -> Predictions:
+    """Reads what an evaluation of clips below `root` answered: probabilities, or the best class."""
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     probability = np.zeros((len(rows), len(LABELS)))
@@ -125,4 +126,5 @@ def predictions(file: Path) -> Predictions:
                 probability[row, column] = float(line[f"p:{label}"])
             elif line["prediction"] == label:
                 probability[row, column] = 1.0
-    return Predictions([row["path"] for row in rows], probability.round(4).tolist())
+    paths = [Path(row["path"]).relative_to(root).as_posix() for row in rows]
+    return Predictions(paths, probability.round(4).tolist())

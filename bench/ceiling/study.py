@@ -160,9 +160,8 @@ class Study:
         return max(tried, key=lambda setting: macro_recall(tried[setting], clips))
 
     def clips(self) -> dict[str, Clip]:
-        """By path."""
-        data = self.source.data
-        return {str(data / clip.path): clip for clip in read_clips(data)}
+        """By path, so that results of several machines can be put together."""
+        return {clip.path: clip for clip in read_clips(self.source.data)}
 
     def _finetune(
         self, task: Task, train: list[int], test: int, *, lr: float, layer_decay: float
@@ -183,7 +182,7 @@ class Study:
         run(job, folder)
         tested = folder.with_name(f"{folder.name}-test")
         figures = run(evaluation(self.source, folder, test), tested)
-        answers = predictions(tested / "predictions.csv")
+        answers = predictions(tested / "predictions.csv", self.source.data)
         shutil.rmtree(folder)
         shutil.rmtree(tested)
         return {**figures, "paths": answers.paths, "probability": answers.probability}
@@ -218,7 +217,7 @@ class Study:
         folder = self.folder(task)
         found: dict[str, Any] = dict(run(job, folder))
         for file in sorted(folder.glob("predictions-*.csv")):
-            answers = predictions(file)
+            answers = predictions(file, self.source.data)
             found[file.stem.removeprefix("predictions-")] = {
                 "paths": answers.paths,
                 "probability": answers.probability,

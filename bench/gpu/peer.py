@@ -10,36 +10,11 @@ from typing import Any
 import torch
 from bench.gpu.harness import Bench
 from bench.gpu.training import LEARNING_RATE
-from bench.steps import MOMENTUM, clips, tubes
+from bench.steps import MOMENTUM, clips, tubes, videomae_config
 
 from cmaev.engine.optim import adamw
 from cmaev.engine.precision import autocast
 from cmaev.models import create_pretraining_model
-from cmaev.models.architectures import ViT, architecture
-
-
-def videomae_config(name: str) -> Any:
-    """The settings of theirs that give the shape of ours."""
-    from transformers import VideoMAEConfig
-
-    ours = architecture(name)
-    assert isinstance(ours, ViT)
-    return VideoMAEConfig(
-        image_size=ours.img_size,
-        patch_size=ours.patch_size,
-        num_frames=ours.num_frames,
-        hidden_size=ours.embed_dim,
-        num_hidden_layers=ours.depth,
-        num_attention_heads=ours.num_heads,
-        intermediate_size=4 * ours.embed_dim,
-        decoder_hidden_size=ours.decoder_dim,
-        decoder_num_hidden_layers=ours.decoder_depth,
-        decoder_num_attention_heads=ours.decoder_heads,
-        decoder_intermediate_size=4 * ours.decoder_dim,
-        use_mean_pooling=False,
-        norm_pix_loss=True,
-        attn_implementation="sdpa",
-    )
 
 
 class PeerStep:
@@ -48,7 +23,9 @@ class PeerStep:
     def __init__(self, bench: Bench, name: str, *, batch: int, compiled: bool) -> None:
         from transformers import VideoMAEForPreTraining, VideoMAEModel
 
-        config = videomae_config(name)
+        config = videomae_config(
+            name, use_mean_pooling=False, norm_pix_loss=True, attn_implementation="sdpa"
+        )
         self._online = VideoMAEForPreTraining(config).to(bench.device)
         self._target = VideoMAEModel(config).to(bench.device).requires_grad_(False)
         self._optimizer = adamw(self._online, weight_decay=0.05, betas=(0.9, 0.95), eps=1e-8)
