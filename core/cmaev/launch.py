@@ -181,5 +181,17 @@ def _stop_early(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(EXIT_STOPPED)
 
 
+def _end(code: int) -> NoReturn:
+    """Ends this process where it stands, with all that was said.
+
+    A thread of the process group may be about to ask for the interpreter; while that is being
+    taken down, the answer is to abort the process, and a finished run would count as killed.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main()) if RANK_FLAG in sys.argv else sys.exit(main())

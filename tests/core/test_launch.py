@@ -184,11 +184,14 @@ def test_two_ranks_succeed_and_stop_together(tmp_path: Path, start: Launches) ->
     assert process.returncode == 0
 
 
-def test_ranks_find_each_other(tmp_path: Path, start: Launches) -> None:
+def test_ranks_find_each_other_and_end_whatever_their_group_still_does(
+    tmp_path: Path, start: Launches
+) -> None:
     run = make_run(tmp_path, "gloo", processes=2)
     process = start(run, CMAEV_TEST_RUNNER="gloo_runner", OMP_NUM_THREADS="1")
-    _, stderr = process.communicate(timeout=100)
+    stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr
+    assert stdout.splitlines() == ["all but done"] * 2
     assert (run.path / "total.txt").read_text() == "3 of 2"
 
 
