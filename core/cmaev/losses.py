@@ -1,81 +1,15 @@
 """The two losses of CMAE-V: pixel reconstruction (L_r) and InfoNCE (L_c).
 
-Shapes: B clips, K keys, N tokens, C channels, P = tubelet * patch * patch pixels per channel,
-D width.
+Shapes: B clips, K keys, N tokens, C channels, P pixels of a tubelet and channel, D width.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-
-PIXEL_EPS: Final = 1e-6
-"""Added to the standard deviation of a tubelet's pixels, on a scale of 0 to 1."""
-
-
-def tubelets(video: Tensor, *, tubelet_size: int, patch_size: int) -> Tensor:
-    """Cuts a video into its tubelets, pixels before channels.
-
-    Args:
-        video: (B, C, T, H, W).
-        tubelet_size: frames of a tubelet.
-        patch_size: height and width of a tubelet.
-
-    Returns:
-        (B, N, P, C) with N in (t, h, w) order and P in (frame, row, column) order.
-    """
-    B, C, T, H, W = video.shape
-    t, h, w = T // tubelet_size, H // patch_size, W // patch_size
-    x = video.reshape(B, C, t, tubelet_size, h, patch_size, w, patch_size)
-    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)  # (B, t, h, w, p0, p1, p2, C)
-    return x.reshape(B, t * h * w, tubelet_size * patch_size * patch_size, C)  # (B, N, P, C)
-
-
-def normalise_tubelets(pixels: Tensor, *, eps: float | Tensor = PIXEL_EPS) -> Tensor:
-    """Standardises each tubelet and channel over its pixels (method.md 1.3).
-
-    The standard deviation is the unbiased one, and `eps` is added to it, not to the variance.
-
-    Args:
-        pixels: (B, N, P, C).
-        eps: keeps flat tubelets finite; one for all channels, or (C,). Pixels that were divided by
-            `s` are standardised to the same values with `eps / s`.
-
-    Returns:
-        (B, N, P, C).
-    """
-    mean = pixels.mean(dim=-2, keepdim=True)  # (B, N, 1, C)
-    std = pixels.std(dim=-2, keepdim=True, correction=1)  # (B, N, 1, C)
-    return (pixels - mean) / (std + eps)
-
-
-def pixel_targets(
-    video: Tensor,
-    *,
-    tubelet_size: int,
-    patch_size: int,
-    decoded: Tensor | None = None,
-    eps: float | Tensor = PIXEL_EPS,
-) -> Tensor:
-    """What the decoder should predict: the standardised pixels of tubelets, channel fastest.
-
-    Args:
-        video: (B, C, T, H, W) with values in [0, 1], or divided by something and `eps` as well.
-        tubelet_size: frames of a tubelet.
-        patch_size: height and width of a tubelet.
-        decoded: (B, M) the tubelets that are asked for, at the cost of those; None for all.
-        eps: see `normalise_tubelets`.
-
-    Returns:
-        (B, N, P*C), or (B, M, P*C), fp32.
-    """
-    pixels = tubelets(video, tubelet_size=tubelet_size, patch_size=patch_size)  # (B, N, P, C)
-    if decoded is not None:
-        pixels = pixels.take_along_dim(decoded[:, :, None, None], dim=1)  # (B, M, P, C)
-    return normalise_tubelets(pixels.float(), eps=eps).flatten(2)  # (B, M, P*C)
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -61,6 +61,10 @@ class ObjectiveSpec(Spec):
     symmetric: bool = Field(
         False, description="also contrast the masked target view with the whole online view"
     )
+    norm_pix: bool = Field(
+        True,
+        description="predict pixels standardised in each tubelet; false: as the encoder sees them",
+    )
     decoder_keep_ratio: float = Field(
         1.0, gt=0.0, le=1.0, description="share of hidden tokens that are decoded (dual masking)"
     )

@@ -107,6 +107,7 @@ class PretrainOverrides(TrainingOverrides, total=False):
     target_final_norm: bool
     online_feature: Literal["visible_mean", "feature_decoder"]
     symmetric: bool
+    norm_pix: bool
     decoder_keep_ratio: float
     target_keep_ratio: float
     target_precision: Literal["auto", "fp8"]

@@ -6,35 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmaev.losses import info_nce, pixel_targets, reconstruction_loss, tubelets
-
-
-def test_tubelets_are_in_raster_order_pixels_before_channels():
-    video = torch.arange(1 * 3 * 4 * 4 * 4).reshape(1, 3, 4, 4, 4).float()
-    cut = tubelets(video, tubelet_size=2, patch_size=2)
-    assert cut.shape == (1, 8, 8, 3)
-    token = (1 * 2 + 0) * 2 + 1  # t=1, h=0, w=1
-    pixel = (1 * 2 + 1) * 2 + 0  # frame 1, row 1, column 0 of the tubelet
-    assert torch.equal(cut[0, token, pixel], video[0, :, 3, 1, 2])
-
-
-def test_targets_are_standardised_per_tubelet_and_channel():
-    rng = np.random.default_rng(0)
-    video = rng.random((2, 3, 4, 16, 16)).astype(np.float32)
-    targets = pixel_targets(torch.from_numpy(video), tubelet_size=2, patch_size=8).numpy()
-    assert targets.shape == (2, 8, 2 * 8 * 8 * 3)
-    block = video[1, 2, 2:4, 8:16, 0:8].astype(np.float64).reshape(-1)  # t=1, h=1, w=0, channel 2
-    n = block.size
-    mean = block.sum() / n
-    deviation = math.sqrt(((block - mean) ** 2).sum() / (n - 1))
-    expected = (block - mean) / (deviation + 1e-6)
-    token = (1 * 2 + 1) * 2 + 0
-    np.testing.assert_allclose(targets[1, token, 2::3], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_flat_tubelets_give_finite_targets():
-    targets = pixel_targets(torch.full((1, 3, 2, 8, 8), 0.5), tubelet_size=2, patch_size=8)
-    assert torch.equal(targets, torch.zeros_like(targets))
+from cmaev.losses import info_nce, reconstruction_loss
 
 
 def test_reconstruction_is_the_plain_mean():

@@ -1,4 +1,4 @@
-"""A runner that sums the ranks over a real process group, which is still at work when it returns."""
+"""A runner that sums the ranks over a real process group, still at work when it returns."""
 
 import sys
 

@@ -96,6 +96,7 @@ def build_pretraining_model(job: PretrainJob) -> CMAEV:
             target_final_norm=objective.target_final_norm,
             online_feature=objective.online_feature,
             symmetric=objective.symmetric,
+            norm_pix=objective.norm_pix,
             decoder_keep_ratio=objective.decoder_keep_ratio,
             target_keep_ratio=objective.target_keep_ratio,
             target_precision=objective.target_precision,

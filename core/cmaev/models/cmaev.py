@@ -10,22 +10,14 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
-from cmaev.losses import (
-    PIXEL_EPS,
-    Contrast,
-    feature_std,
-    info_nce,
-    mean_contrast,
-    pixel_targets,
-    reconstruction_loss,
-)
+from cmaev.losses import Contrast, feature_std, info_nce, mean_contrast, reconstruction_loss
 from cmaev.models.decoder import FeatureDecoder, PixelDecoder, init_mask_token_, with_hidden_tokens
 from cmaev.models.ema import move_average
 from cmaev.models.encoder import VideoEncoder
 from cmaev.models.fp8 import use_fp8
 from cmaev.models.heads import projection_head
 from cmaev.models.init import init_pretraining_
+from cmaev.models.pixels import PixelTarget
 from cmaev.models.settings import (
     ContrastScale,
     OnlineFeature,
@@ -58,6 +50,7 @@ class CMAEV(nn.Module):
         online_feature: what is projected: the mean of the visible tokens, or the mean over a
             feature decoder's completion of them, as in CMAE.
         symmetric: also contrast the masked target view with the whole online view.
+        norm_pix: see `PixelTarget`.
         decoder_keep_ratio: share of the hidden tokens that are decoded and enter the loss.
         target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
         target_precision: `auto`, or `fp8` for most products of the target (`fp8.py`).
@@ -69,9 +62,6 @@ class CMAEV(nn.Module):
     """
 
     decoder_pos_embed: Tensor
-    mean: Tensor
-    std: Tensor
-    pixel_eps: Tensor
 
     def __init__(
         self,
@@ -87,6 +77,7 @@ class CMAEV(nn.Module):
         target_final_norm: bool = True,
         online_feature: OnlineFeature = "visible_mean",
         symmetric: bool = False,
+        norm_pix: bool = True,
         decoder_keep_ratio: float = 1.0,
         target_keep_ratio: float = 1.0,
         target_precision: TargetPrecision = "auto",
@@ -121,6 +112,7 @@ class CMAEV(nn.Module):
         warn_of_idle(
             reconstruction_weight == 0,
             "reconstruction_weight",
+            norm_pix=not norm_pix,
             decoder_keep_ratio=decoder_keep_ratio != 1,
         )
         self.reconstruction_weight = reconstruction_weight
@@ -133,6 +125,9 @@ class CMAEV(nn.Module):
         self.target_keep_ratio = target_keep_ratio
 
         self.encoder = encoder
+        self.pixels = PixelTarget(
+            tubelet_size=encoder.tubelet_size, patch_size=encoder.patch_size, norm_pix=norm_pix
+        )
         self._build_pixel_decoder(decoder_dim, depth=decoder_depth, num_heads=decoder_heads)
         self.feature_decoder: FeatureDecoder | None = None
         if self.contrastive:
@@ -147,12 +142,6 @@ class CMAEV(nn.Module):
                     depth=feature_decoder_depth,
                     num_heads=decoder_heads,
                 )
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            statistic = torch.tensor(values).reshape(1, 3, 1, 1, 1)  # (1, C, 1, 1, 1)
-            self.register_buffer(name, statistic, persistent=False)
-        # Dividing by `std` before standardising cancels out, but for the epsilon beside it.
-        pixel_eps = PIXEL_EPS / torch.tensor(IMAGENET_STD)  # (C,)
-        self.register_buffer("pixel_eps", pixel_eps, persistent=False)
 
     def _build_pixel_decoder(self, dim: int, *, depth: int, num_heads: int) -> None:
         encoder = self.encoder
@@ -272,32 +261,13 @@ class CMAEV(nn.Module):
         """
         decoded = random_subset(hidden, self.decoder_keep_ratio)  # (B, M)
         prediction = self.decode(z, visible, decoded)  # (B, M, P*C)
-        return reconstruction_loss(prediction, self.pixel_targets(video, decoded))
+        return reconstruction_loss(prediction, self.pixels(video, decoded))
 
     def decode(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Predicts the pixels of hidden tubelets: (B, V, D), (B, V), (B, M) -> (B, M, P*C)."""
         x = self.encoder_to_decoder(z)  # (B, V, d)
         x = with_hidden_tokens(x, visible, hidden, self.mask_token, self.decoder_pos_embed)
         return self.decoder(x, num_hidden=hidden.shape[1])  # (B, M, P*C)
-
-    @torch.no_grad()
-    def pixel_targets(self, video: Tensor, decoded: Tensor) -> Tensor:
-        """What the decoder should predict: standardised pixels, those of decoded tubelets only.
-
-        Args:
-            video: (B, C, T, H, W), normalised; standardising takes that back by itself.
-            decoded: (B, M) indices.
-
-        Returns:
-            (B, M, P*C) fp32, channel fastest.
-        """
-        return pixel_targets(
-            video,
-            tubelet_size=self.encoder.tubelet_size,
-            patch_size=self.encoder.patch_size,
-            decoded=decoded,
-            eps=self.pixel_eps,
-        )
 
     def online_feature(self, z: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """y_s: (B, V, D), (B, V), (B, M) -> (B, D), the mean of visible or completed tokens."""

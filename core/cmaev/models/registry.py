@@ -101,6 +101,7 @@ def create_pretraining_model(
     target_final_norm: bool = True,
     online_feature: OnlineFeature = "visible_mean",
     symmetric: bool = False,
+    norm_pix: bool = True,
     decoder_keep_ratio: float = 1.0,
     target_keep_ratio: float = 1.0,
     target_precision: TargetPrecision = "auto",
@@ -123,9 +124,9 @@ def create_pretraining_model(
         target_final_norm: whether the target's tokens pass its final norm.
         online_feature: `visible_mean`, or `feature_decoder` as in CMAE.
         symmetric: also contrast the masked target view with the whole online view.
+        norm_pix: whether the decoder predicts standardised pixels of each tubelet, or plain ones.
         decoder_keep_ratio: share of the hidden tokens that are decoded (dual masking).
         target_keep_ratio: share of the tokens that the target encoder sees; 1 is the paper.
-        target_precision: `auto`, or `fp8` for most products of the target; see `fp8.check_fp8`.
         target_precision: `fp8` takes most products of the target in FP8; see `fp8.check_fp8`.
         temporal_kernel: slots that a depthwise convolution of the hybrid sees, 1 or 3; None is 1.
         multiscale: whether the hybrid adds its early stages to its tokens; None is True.
@@ -158,6 +159,7 @@ def create_pretraining_model(
         target_final_norm=target_final_norm,
         online_feature=online_feature,
         symmetric=symmetric,
+        norm_pix=norm_pix,
         decoder_keep_ratio=decoder_keep_ratio,
         target_keep_ratio=target_keep_ratio,
         target_precision=target_precision,

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmaev.losses import tubelets
 from cmaev.models.cmaev import CMAEV
-from cmaev.models.tokens import gather_tokens, split_mask
+from cmaev.models.tokens import split_mask
 from cmaev.pictures.strips import save_strip
 
 
@@ -18,8 +17,7 @@ from cmaev.pictures.strips import save_strip
 def reconstruct(model: CMAEV, video: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Original, masked and rebuilt clips.
 
-    The decoder predicts standardised pixels; mean and deviation of the true tubelets bring them
-    back to colours. Visible tubelets are shown as they are.
+    Visible tubelets are shown as they are; see `PixelTarget.rebuilt` for hidden ones.
 
     Args:
         model: a pretrained model.
@@ -35,20 +33,16 @@ def reconstruct(model: CMAEV, video: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     prediction = model.decode(model.encoder(video, visible), visible, hidden)  # (B, M, P*C)
     model.train(was_training)
 
-    encoder = model.encoder
-    shape = {"tubelet_size": encoder.tubelet_size, "patch_size": encoder.patch_size}
-    pixels = tubelets(video * model.std + model.mean, **shape)  # (B, N, P, C)
-    B, N, P, C = pixels.shape
-    true = gather_tokens(pixels.flatten(2), hidden).reshape(B, -1, P, C)  # (B, M, P, C)
-    std, mean = torch.std_mean(true, dim=2, keepdim=True)  # (B, M, 1, C)
-    rebuilt = prediction.reshape(B, -1, P, C) * (std + 1e-6) + mean  # (B, M, P, C)
+    rebuilt = model.pixels.rebuilt(prediction, video, hidden)  # (B, M, P*C)
 
-    index = hidden[:, :, None].expand(-1, -1, P * C)  # (B, M, P*C)
+    pixels = model.pixels.tubelets(video) * model.pixels.std + model.pixels.mean  # (B, N, P, C)
     flat = pixels.flatten(2)  # (B, N, P*C)
+    index = hidden[:, :, None].expand(-1, -1, flat.shape[2])  # (B, M, P*C)
     grey = flat.scatter(1, index, torch.full_like(flat, 0.5))
-    filled = flat.scatter(1, index, rebuilt.flatten(2))
+    filled = flat.scatter(1, index, rebuilt)
     original, masked, whole = (
-        _untubelet(x.reshape(B, N, P, C), encoder.grid, **shape) for x in (flat, grey, filled)
+        _bytes(model.pixels.video(x.reshape(pixels.shape), model.encoder.grid))
+        for x in (flat, grey, filled)
     )
     return original, masked, whole
 
@@ -59,13 +53,7 @@ def reconstruction_strip(model: CMAEV, video: Tensor, mask: Tensor, path: Path) 
     save_strip(list(zip(*rows, strict=True)), path)
 
 
-def _untubelet(
-    x: Tensor, grid: tuple[int, int, int], *, tubelet_size: int, patch_size: int
-) -> Tensor:
-    """(B, N, P, C) in [0, 1] -> (B, T, H, W, C) uint8, the inverse of `losses.tubelets`."""
-    B, _, _, C = x.shape
-    t, h, w = grid
-    x = x.reshape(B, t, h, w, tubelet_size, patch_size, patch_size, C)
-    x = x.permute(0, 1, 4, 2, 5, 3, 6, 7)  # (B, t, p0, h, p1, w, p2, C)
-    x = x.reshape(B, t * tubelet_size, h * patch_size, w * patch_size, C)  # (B, T, H, W, C)
+def _bytes(video: Tensor) -> Tensor:
+    """(B, C, T, H, W) in [0, 1] -> (B, T, H, W, C) uint8."""
+    x = video.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C)
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)

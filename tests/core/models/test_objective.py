@@ -9,7 +9,8 @@ import torch
 from cmaev.losses import info_nce
 from cmaev.masking import tube_mask
 from cmaev.models import create_pretraining_model
-from cmaev.models.tokens import random_subset, split_mask
+from cmaev.models.pixels import tubelets
+from cmaev.models.tokens import gather_tokens, random_subset, split_mask
 from cmaev_spec.model import ObjectiveSpec
 
 NANO = "cmaev_vit_nano_patch8_32"
@@ -93,8 +94,18 @@ def test_a_dual_masked_loss_is_that_of_the_tokens_it_decodes(batch):
     torch.manual_seed(5)
     loss = model(*batch)["loss"]
     prediction = model.decode(model.encoder(online, visible), visible, kept)
-    error = (prediction - model.pixel_targets(online, kept)).square().mean()
+    error = (prediction - model.pixels(online, kept)).square().mean()
     torch.testing.assert_close(loss, error)
+
+
+def test_plain_pixels_are_compared_as_they_are(batch):
+    online, _, mask = batch
+    model = make(norm_pix=False, contrast_weight=0.0)
+    visible, hidden = split_mask(mask)
+    prediction = model.decode(model.encoder(online, visible), visible, hidden)
+    cut = tubelets(online, tubelet_size=2, patch_size=8).flatten(2)  # (B, N, P*C)
+    error = (prediction - gather_tokens(cut, hidden)).square().mean()
+    torch.testing.assert_close(model(*batch)["loss"], error)
 
 
 def test_the_target_may_see_a_share_of_the_tokens(batch):

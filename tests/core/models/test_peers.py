@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from cmaev.checkpoints.huggingface import from_huggingface
-from cmaev.losses import pixel_targets
 from cmaev.masking import tube_mask
 from cmaev.models import create_model, create_pretraining_model
 from cmaev.models.tokens import split_mask
@@ -126,32 +125,3 @@ def test_the_position_table_follows_its_formula(positions, width):
             angle = position / 10_000 ** (2 * (column // 2) / width)
             expected = math.sin(angle) if column % 2 == 0 else math.cos(angle)
             assert table[position, column].item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_targets_follow_their_formula():
-    """(x - mean) / (unbiased std + 1e-6) per tubelet and channel, channel fastest."""
-    p, rng = 4, np.random.default_rng(0)
-    video = rng.random((1, 3, 4, 8, 12))  # (B, C, T, H, W)
-    found = pixel_targets(torch.from_numpy(video), tubelet_size=2, patch_size=p)[0].numpy()
-    assert found.shape == (2 * 2 * 3, 2 * p * p * 3)
-    token = 0
-    for t in range(2):
-        for row in range(2):
-            for column in range(3):
-                for channel in range(3):
-                    pixels = [
-                        video[0, channel, 2 * t + i, p * row + j, p * column + k]
-                        for i in range(2)
-                        for j in range(p)
-                        for k in range(p)
-                    ]
-                    mean = sum(pixels) / len(pixels)
-                    variance = sum((x - mean) ** 2 for x in pixels) / (len(pixels) - 1)
-                    expected = [(x - mean) / (math.sqrt(variance) + 1e-6) for x in pixels]
-                    np.testing.assert_allclose(found[token, channel::3], expected, atol=1e-5)
-                token += 1
-
-
-def test_a_flat_tubelet_has_targets_of_zero():
-    video = torch.full((1, 3, 2, 4, 4), 0.3)
-    assert pixel_targets(video, tubelet_size=2, patch_size=4).abs().max() < 0.1
