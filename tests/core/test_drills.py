@@ -15,8 +15,9 @@ from runs import equal, events, job, losses
 from warm import warm
 
 from cmaev.engine.checkpoint import newest_checkpoint
+from cmaev_spec.checkpoint import peek_manifest
 from cmaev_spec.exits import EXIT_STOPPED
-from cmaev_spec.rundir import RunDir, peek_manifest
+from cmaev_spec.rundir import RunDir
 
 STEPS, EPOCHS = 4, 6
 CONFIGURATIONS = [(workers, ranks) for ranks in (1, 2) for workers in (0, 2)]

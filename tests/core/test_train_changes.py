@@ -11,8 +11,9 @@ from cmaev import launch
 from cmaev.cli import build
 from cmaev.engine.checkpoint import newest_checkpoint
 from cmaev.engine.events import read_metrics
+from cmaev_spec.checkpoint import peek_manifest
 from cmaev_spec.job import parse_job
-from cmaev_spec.rundir import RunDir, peek_manifest
+from cmaev_spec.rundir import RunDir
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 

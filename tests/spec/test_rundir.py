@@ -1,4 +1,4 @@
-"""The run directory: claims, checkpoints, references."""
+"""The run directory: claims and references."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cmaev_spec.job import JobSpec, SpecError
-from cmaev_spec.rundir import RunDir, read_manifest, resolve_run, write_manifest
-from cmaev_spec.wire import canonical_json, content_hash
+from cmaev_spec.rundir import RunDir, resolve_run
+from cmaev_spec.wire import canonical_json
 
 
 def test_a_claim_writes_the_spec_and_can_be_repeated(tmp_path: Path, job: JobSpec) -> None:
@@ -98,40 +98,6 @@ def test_labels(tmp_path: Path) -> None:
     assert run.read_labels() == ()
     run.labels.write_text(json.dumps(["left", "right"]))
     assert run.read_labels() == ("left", "right")
-
-
-def checkpoint(run: RunDir, step: int) -> Path:
-    folder = run.checkpoints / f"step-{step:08d}"
-    (folder / "state").mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"weights" * step)
-    (folder / "state" / "optimiser.bin").write_bytes(b"moments")
-    return folder
-
-
-def test_a_checkpoint_is_complete_with_its_manifest(tmp_path: Path, job: JobSpec) -> None:
-    run = RunDir(tmp_path)
-    folders = [checkpoint(run, step) for step in (20, 3, 100)]
-    for folder, step in zip(folders[:2], (20, 3), strict=True):
-        written = write_manifest(folder, step=step, epoch=1.5, spec_hash=content_hash(job))
-        assert read_manifest(folder) == written
-        assert set(written.files) == {"model.safetensors", "state/optimiser.bin"}
-    assert run.complete_checkpoints() == [folders[1], folders[0]]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "state/optimiser.bin is missing"),
-        (lambda path: path.write_bytes(b"moment"), "state/optimiser.bin is damaged"),
-        (lambda path: path.write_bytes(b"momentS"), "state/optimiser.bin is damaged"),
-    ],
-)
-def test_a_damaged_checkpoint_is_told(tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
-    folder = checkpoint(RunDir(tmp_path), 1)
-    write_manifest(folder, step=1, epoch=0.1, spec_hash="0")
-    damage(folder / "state" / "optimiser.bin")
-    with pytest.raises(ValueError, match=message):
-        read_manifest(folder)
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "pictures/../../x", "link/x"])

@@ -8,9 +8,10 @@ from cmaev.checkpoints.weights import Weights
 from cmaev.engine.checkpoint import load_model_state, newest_checkpoint
 from cmaev.engine.retention import best, read_manifests
 from cmaev.models import CMAEV, VideoClassifier, create_model, create_pretraining_model
+from cmaev_spec.checkpoint import read_manifest
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import FinetuneJob, PretrainJob, Which
-from cmaev_spec.rundir import RunDir, read_manifest
+from cmaev_spec.rundir import RunDir
 
 _FIELDS: Final = {"img_size": "data.clip.size", "num_frames": "data.clip.frames"}
 """Arguments of models that have other fields than `model`."""

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmaev_spec import faults
+from cmaev_spec.checkpoint import read_manifest, write_manifest
 from cmaev_spec.exits import SaveError
 from cmaev_spec.files import sync_directory
-from cmaev_spec.rundir import RunDir, read_manifest, write_manifest
+from cmaev_spec.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ from cmaev_spec.exits import BadInput
 from cmaev_spec.resources import ResourceSpec
 
 TIMEOUT = timedelta(minutes=10)
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"  # before PyTorch 2.14
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,9 @@ class World:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Buffers are constants and running means that training never reads.
+        buffers: dict[str, Any] = {_SYNC_BUFFERS: False}
         return DistributedDataParallel(
-            module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+            module, device_ids=ids, gradient_as_bucket_view=True, **buffers
         )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmaev_spec import faults
-from cmaev_spec.rundir import Manifest, RunDir, peek_manifest
+from cmaev_spec.checkpoint import Manifest, peek_manifest
+from cmaev_spec.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 

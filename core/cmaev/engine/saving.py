@@ -22,9 +22,10 @@ from cmaev.engine.sharding import gathered, load_model, whole
 from cmaev.engine.snapshot import Snapshot
 from cmaev.engine.update import SkippedSteps
 from cmaev.engine.window import Window
+from cmaev_spec.checkpoint import add_figures, peek_manifest
 from cmaev_spec.exits import SaveError
 from cmaev_spec.resources import FinetuneControlSpec, RunControlSpec
-from cmaev_spec.rundir import RunDir, add_figures, peek_manifest
+from cmaev_spec.rundir import RunDir
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from toy import result, train
 
 from cmaev.engine.events import read_metrics
 from cmaev.engine.validation import Validation
-from cmaev_spec.rundir import RunDir, peek_manifest
+from cmaev_spec.checkpoint import peek_manifest
+from cmaev_spec.rundir import RunDir
 
 TOP1 = {5: 0.9, 10: 0.5, 15: 0.6}
 

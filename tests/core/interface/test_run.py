@@ -13,7 +13,8 @@ from cmaev.data.views import EvaluateViews
 from cmaev.engine.checkpoint import load_model_state
 from cmaev.models import CMAEV, VideoClassifier
 from cmaev.models.frames import FrameNormaliser
-from cmaev_spec.rundir import RunDir, add_figures, peek_manifest
+from cmaev_spec.checkpoint import add_figures, peek_manifest
+from cmaev_spec.rundir import RunDir
 
 
 def predictions(folder):
