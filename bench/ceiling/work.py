@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +97,15 @@ def _try(do: Callable[[T], None], task: T, deadline: float) -> str:
 
 def _begin(begin: Callable[[], None]) -> None:
     """Processes share the cores, and a screen that none of them writes to."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     begin()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
+
+
+def _end_with_parent() -> None:
+    """A pool whose process was killed would work on its task for minutes, and then wait forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
