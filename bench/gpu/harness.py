@@ -81,23 +81,23 @@ class Bench:
         """Measures and writes down; None if there is nothing to go on with."""
         if not self.wanted.search(name):
             return None
-        self._clean()
         start = time.monotonic()
         status, figures, reason = "ok", {}, ""
         if start > self.deadline:
             status, reason = "skipped", "no time left; choose it by --parts in a run of its own"
         else:
             try:
+                self._clean()  # fails, too, on a card that an illegal access has left unusable
                 figures = dict(work())
             except CannotMeasureError as error:
                 status, reason = "skipped", str(error)
             except ImportError as error:
-                status, reason = "skipped", f"{type(error).__name__}: {error}"
+                status, reason = "skipped", _in_a_line(error)
             except torch.cuda.OutOfMemoryError:
                 status, reason = "skipped", "out of memory"
             except Exception as error:
                 complain(traceback.format_exc())
-                status, reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+                status, reason = "failed", _in_a_line(error)
         self.report.add(Row(part, name, status, time.monotonic() - start, figures, reason))
         return figures if status == "ok" else None
 
@@ -111,3 +111,8 @@ class Bench:
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
+
+
+def _in_a_line(error: Exception) -> str:
+    """What goes into a table: libraries have messages of many lines, the first of them empty."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,8 @@ from typing import Literal
 
 import torch
 from bench.timing import hardware
+
+from cmaev_spec.files import write_atomic
 
 Figure = float | int | str
 PACKAGES = (
@@ -48,7 +51,7 @@ def header(device: torch.device, argv: Sequence[str], *, quick: bool) -> dict[st
     """Under what the figures were taken."""
     about: dict[str, object] = {
         "hardware": hardware(device),
-        "command": " ".join(["python -m bench.gpu", *argv]),
+        "command": shlex.join(["python", "-m", "bench.gpu", *argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
@@ -64,20 +67,32 @@ def header(device: torch.device, argv: Sequence[str], *, quick: bool) -> dict[st
 
 
 class Report:
-    """`results.jsonl`, a line for each case as soon as it is done, and `results.md`."""
+    """`results.jsonl` and `results.md`: they hold each case as soon as it is done."""
 
     def __init__(self, folder: Path, about: Mapping[str, object]) -> None:
+        """Begins a report.
+
+        Args:
+            folder: where; made if it is not there.
+            about: under what the figures are taken.
+
+        Raises:
+            OSError: if nothing can be written there, or results of another run would be lost.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._about = folder, about
         self._lines = folder / "results.jsonl"
         self.rows: list[Row] = []
+        if self._lines.exists() and self._lines.read_text(encoding="utf-8").count("\n") > 1:
+            raise FileExistsError(f"{folder} holds the results of another run; choose another name")
         self._lines.write_text(json.dumps({"kind": "header", **about}) + "\n", encoding="utf-8")
 
     def add(self, row: Row) -> None:
-        """Writes a case and prints it."""
+        """Writes a case and prints it; a run that is killed later has it in both files."""
         self.rows.append(row)
         with open(self._lines, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": "row", **asdict(row)}) + "\n")
+        self.write_tables()
         text = row.reason or "  ".join(f"{k} {_text(v)}" for k, v in row.figures.items())
         print(f"[{row.seconds:5.1f} s] {row.part}: {row.case}: {text}", flush=True)
 
@@ -88,7 +103,7 @@ class Report:
             rows = [row for row in self.rows if row.part == part]
             lines += ["", f"## {part}", "", *_table(rows)]
         text = "\n".join(lines) + "\n"
-        (self._folder / "results.md").write_text(text, encoding="utf-8")
+        write_atomic(self._folder / "results.md", text)
         return text
 
 

@@ -1,11 +1,9 @@
 """The measuring of GPUs, in small on a CPU: it runs bare, and says what it left out."""
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +122,6 @@ def test_every_part_runs_in_small(tmp_path: Path) -> None:
     assert max(losses) - min(losses) < 1e-4, "every form of the step trains alike"
 
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A harness on a CPU, with a minute left."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    import torch
-    from bench.gpu.harness import Bench
-    from bench.gpu.results import Report
-
-    report = Report(tmp_path, {"hardware": "none"})
-    return Bench(torch.device("cpu"), True, report, time.monotonic() + 60)
-
-
 def test_fp32_is_compared_without_tf32_and_left_as_it_was() -> None:
     import torch
     from bench.gpu.exactness import plain_fp32
@@ -198,22 +184,3 @@ def test_kernels_go_to_their_class(kernel: str, group: str) -> None:
     from bench.gpu.profiling import kernel_class
 
     assert kernel_class(kernel) == group
-
-
-def test_what_fails_is_told_and_the_next_case_runs(bench: Any) -> None:
-    def need_more() -> dict[str, float]:
-        bench.need_cuda()
-        return {"x": 1.0}
-
-    assert bench.case("part", "breaks", lambda: {"x": 1 / 0}) is None
-    assert bench.case("part", "needs more", need_more) is None
-    assert bench.case("part", "works", lambda: {"x": 1.5}) == {"x": 1.5}
-    assert [row.status for row in bench.report.rows] == ["failed", "skipped", "ok"]
-    assert bench.report.rows[0].reason == "ZeroDivisionError: division by zero"
-    assert "| works | 1.5 |  |" in bench.report.write_tables()
-
-
-def test_no_case_starts_when_the_time_is_over(bench: Any) -> None:
-    late = dataclasses.replace(bench, deadline=time.monotonic() - 1)
-    assert late.case("part", "late", lambda: {"x": 1.0}) is None
-    assert late.report.rows[0].reason.startswith("no time left")
