@@ -24,13 +24,19 @@ def classifier(bench: Bench, name: str, *, drop_path: float = 0.0) -> VideoClass
 
 
 @cache
-def forward_flops(name: str) -> float:
-    """Of a clip, counted."""
+def flops(name: str, *, trained: bool) -> float:
+    """Of a clip, counted: of its forward pass, or of both."""
     with torch.device("meta"):
         model = create_model(name, num_classes=CLASSES)
     model, (video, _) = model.to("meta"), clips(name, 2, device=torch.device("meta"))
-    with torch.no_grad():
-        return count_flops(lambda: model(video)) / 2
+
+    def run() -> None:
+        with torch.set_grad_enabled(trained):
+            logits = model(video)
+        if trained:
+            logits.sum().backward()
+
+    return count_flops(run) / 2
 
 
 def finetuning(bench: Bench) -> None:
@@ -44,7 +50,8 @@ def finetuning(bench: Bench) -> None:
     for batch in {1, bench.size(64, small=1)}:
         for form, how in bench.cases(forms, small=("eager",)).items():
             work = partial(infer, bench, name, batch=batch, how=how)
-            bench.case("finetune", f"inference, batch {batch}, {form}", work)
+            graphs = ", CUDA graphs" if how == "step" else ""
+            bench.case("finetune", f"inference, batch {batch}, {form}{graphs}", work)
 
 
 def train(bench: Bench, name: str, *, batch: int, how: Compile) -> Figures:
@@ -61,7 +68,7 @@ def train(bench: Bench, name: str, *, batch: int, how: Compile) -> Figures:
     step = TrainStep(
         model, loss, [(view, label) for view in views], device=bench.device, dtype=bench.dtype
     )
-    return throughput(bench, step, batch=batch, flops_per_clip=3 * forward_flops(name))
+    return throughput(bench, step, batch=batch, flops_per_clip=flops(name, trained=True))
 
 
 def infer(bench: Bench, name: str, *, batch: int, how: Compile) -> Figures:
@@ -77,4 +84,4 @@ def infer(bench: Bench, name: str, *, batch: int, how: Compile) -> Figures:
             logits: Tensor = module(video)
             return logits
 
-    return throughput(bench, answer, batch=batch, flops_per_clip=forward_flops(name))
+    return throughput(bench, answer, batch=batch, flops_per_clip=flops(name, trained=False))

@@ -25,7 +25,6 @@ from cmaev.models import create_encoder
 from cmaev.models.architectures import architecture
 
 Batch = dict[str, Tensor]
-MOST_PRECISE, HALF_PRECISE = "highest", "high"
 
 
 class DeviceCrops(nn.Module):
@@ -163,20 +162,15 @@ def input_path(bench: Bench) -> None:
         step = pretraining_step(bench, name, batch=batch, how=bench.how)
         return throughput(bench, step, batch=batch)
 
-    def fed(source: str, *, compiled: bool, precision: str) -> Figures:
+    def fed(source: str, *, compiled: bool) -> Figures:
         step = pretraining_step(bench, name, batch=batch, how=bench.how)
         fetch, views = SOURCES[source](bench, name, batch=batch)
         views.to(bench.device)
         if compiled:
             views.compile(dynamic=False, fullgraph=True, backend=bench.backend)
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(precision)
-        try:
-            whole = FedStep(bench, step, fetch, views)
-            alone = time_calls(bench, whole.inputs).median
-            figures = {**throughput(bench, whole, batch=batch), "input alone ms": alone * 1e3}
-        finally:
-            torch.set_float32_matmul_precision(before)
+        whole = FedStep(bench, step, fetch, views)
+        alone = time_calls(bench, whole.inputs).median
+        figures = {**throughput(bench, whole, batch=batch), "input alone ms": alone * 1e3}
         if base is not None:
             figures["added to the step"] = float(figures["ms"]) / float(base["ms"]) - 1
         return figures
@@ -188,9 +182,4 @@ def input_path(bench: Bench) -> None:
     }
     small = [case for case, (source, compiled) in ways.items() if not compiled]
     for case, (source, compiled) in bench.cases(ways, small=[*small, list(ways)[-1]]).items():
-        work = partial(fed, source, compiled=compiled, precision=MOST_PRECISE)
-        bench.case("input", case, work)
-    if bench.cuda:
-        source = "data set on the device"
-        work = partial(fed, source, compiled=True, precision=HALF_PRECISE)
-        bench.case("input", f"{source}, compiled, TF32 resizing", work)
+        bench.case("input", case, partial(fed, source, compiled=compiled))

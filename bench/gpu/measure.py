@@ -12,12 +12,16 @@ from bench.gpu.harness import Bench
 
 Work = Callable[[], object]
 
-# bf16 without sparsity, by a part of the device's name; from the makers' data sheets.
+# bf16 without sparsity, from the makers' data sheets. Names are whole: slower cards (H200 NVL,
+# RTX A1000) and slices of a card (H100 80GB HBM3 MIG 3g.40gb) share parts of them.
 PEAK_FLOPS: Final = {
-    "H100 80GB HBM3": 989.4e12,
-    "H100 PCIe": 756e12,
-    "H200": 989.4e12,
-    "A100": 312e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989.4e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
 }
 
 
@@ -63,8 +67,7 @@ def peak_flops(bench: Bench) -> float | None:
     """What the data sheet promises; None for a device that is not in the table."""
     if not bench.cuda:
         return None
-    name = torch.cuda.get_device_name(bench.device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return PEAK_FLOPS.get(torch.cuda.get_device_name(bench.device))
 
 
 def throughput(

@@ -36,7 +36,7 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
 
     if bench.quick and dtype == torch.float16:
         raise CannotMeasureError("in small, fp32 stands for both")
-    provider = "CUDAExecutionProvider" if bench.cuda else "CPUExecutionProvider"
+    provider, options = provider_for(bench.device)
     package, offered = installed("onnxruntime"), onnxruntime.get_available_providers()
     if provider not in offered:
         raise CannotMeasureError(f"{package} has no {provider}, but {', '.join(offered)}")
@@ -50,7 +50,7 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export(model.to(dtype), frames, path)
-        session = onnxruntime.InferenceSession(str(path), providers=[provider])
+        session = onnxruntime.InferenceSession(str(path), providers=[(provider, options)])
     if provider not in session.get_providers():
         raise CannotMeasureError(f"{provider} of {package} is there but does not start")
     run = Bound(session, frames, expected.to(dtype))
@@ -71,6 +71,13 @@ def compare(bench: Bench, name: str, *, batch: int, dtype: torch.dtype) -> Figur
         "eager ms": theirs * 1e3,
         "times as fast": theirs / ours,
     }
+
+
+def provider_for(device: torch.device) -> tuple[str, dict[str, str]]:
+    """What computes on a device, and its options: fp32 products without TF32, as in PyTorch."""
+    if device.type == "cuda":
+        return "CUDAExecutionProvider", {"device_id": str(device.index or 0), "use_tf32": "0"}
+    return "CPUExecutionProvider", {}
 
 
 def installed(module: str) -> str:

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench.gpu.__main__ import main, use_device
+from bench.gpu.__main__ import PARTS, main, use_device
+from bench.gpu.finetuning import flops
 from bench.gpu.harness import Bench
+from bench.gpu.measure import peak_flops
 from bench.gpu.results import Report
+from bench.gpu.runtime import provider_for
+
+from cmaev.models import create_model
 
 
 @pytest.fixture
@@ -60,6 +65,22 @@ def test_both_files_have_a_case_as_soon_as_it_is_done(bench: Bench, tmp_path: Pa
     bench.case("part", "works", lambda: {"x": 1.5})
     assert "works" in (tmp_path / "results.jsonl").read_text(encoding="utf-8")
     assert "| works | 1.5 |  |" in (tmp_path / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_part_lists_its_cases_without_touching_the_device(bench: Bench, device: str) -> None:
+    late = dataclasses.replace(
+        bench, device=torch.device(device), quick=False, deadline=time.monotonic() - 1
+    )
+    for part in PARTS.values():
+        part(late)
+    names = [(row.part, row.case) for row in late.report.rows]
+    assert len(set(names)) == len(names)
+    assert {part for part, _ in names} == set(PARTS)
+    assert ("finetune", "inference, batch 1, compiled, CUDA graphs") in names
+    assert not [case for part, case in names if part == "input" and "TF32" in case], (
+        "pixels are mixed in fp16 on a GPU, where TF32 changes nothing"
+    )
 
 
 def test_results_of_another_run_are_kept(
@@ -115,6 +136,38 @@ def test_streams_and_events_are_those_of_the_device_that_was_asked_for(
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert use_device("cuda:1") == torch.device("cuda:1")
     assert chosen == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4e12),
+        ("NVIDIA H200", 989.4e12),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", None),
+        ("NVIDIA H200 NVL", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_the_data_sheet_is_that_of_the_card(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert peak_flops(dataclasses.replace(bench, device=torch.device("cuda"))) == peak
+
+
+def test_onnx_runtime_computes_fp32_as_pytorch_does_and_on_the_same_card() -> None:
+    assert provider_for(torch.device("cuda:1")) == (
+        "CUDAExecutionProvider",
+        {"device_id": "1", "use_tf32": "0"},
+    )
+
+
+def test_a_step_of_finetuning_has_no_gradient_of_its_pixels() -> None:
+    name = "cmaev_vit_nano_patch8_32"
+    forward, both = (flops(name, trained=trained) for trained in (False, True))
+    model = create_model(name, num_classes=400)
+    embedding = 2 * model.encoder.num_tokens * model.encoder.patch_embed.proj.weight.numel()
+    assert both == pytest.approx(3 * forward - embedding)
 
 
 def test_no_case_starts_when_the_time_is_over(bench: Bench) -> None:
