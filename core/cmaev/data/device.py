@@ -113,7 +113,7 @@ def mixing_dtype(device: torch.device) -> torch.dtype:
     """What pixels are mixed in: fp16 on CUDA, whose matrix units sum products in fp32.
 
     fp16 holds all levels of 0 to 255, and weights to 11 bits: the result is a fraction of a level
-    away from fp32, at a tenth of its time on an H100.
+    away from fp32, whose products are 14 times as slow on an H100 (docs/benchmarks/gpu.md).
     """
     return torch.float16 if device.type == "cuda" else torch.float32
 
