@@ -83,7 +83,7 @@ class Report:
         self._folder, self._about = folder, about
         self._lines = folder / "results.jsonl"
         self.rows: list[Row] = []
-        if self._lines.exists() and self._lines.read_text(encoding="utf-8").count("\n") > 1:
+        if self._lines.exists() and '"status": "ok"' in self._lines.read_text(encoding="utf-8"):
             raise FileExistsError(f"{folder} holds the results of another run; choose another name")
         self._lines.write_text(json.dumps({"kind": "header", **about}) + "\n", encoding="utf-8")
 

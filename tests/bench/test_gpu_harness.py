@@ -88,12 +88,14 @@ def test_results_of_another_run_are_kept(
 ) -> None:
     out = tmp_path / "out"
 
-    def measure(cases: str) -> int:
-        return main([*f"--device cpu --quick --out {out} --parts ceilings --cases".split(), cases])
+    def measure(cases: str, *, minutes: float = 1) -> int:
+        options = f"--device cpu --quick --out {out} --parts ceilings --minutes {minutes} --cases"
+        return main([*options.split(), cases])
 
     with pytest.raises(SystemExit):
         measure("nothing")
     assert "--cases: none of these parts has 'nothing' in its name" in capsys.readouterr().err
+    assert measure("bf16|none", minutes=0) == 0
     assert measure("bf16|none") == 0
     kept = (out / "results.jsonl").read_text(encoding="utf-8")
     assert json.loads(kept.splitlines()[0])["command"].endswith("--cases 'bf16|none'")

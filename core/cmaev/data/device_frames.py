@@ -61,7 +61,8 @@ class DeviceFrames:
     def _pixels(self, references: Tensor) -> Tensor:
         clips = references.flatten(0, -2)  # (N, 5 + T)
         rows = clips[:, 0].tolist()
-        numbers, boxes = self._moved(clips[:, _NUMBERS]), self._moved(clips[:, _BOX])
+        moved = self._moved(clips)  # (N, 5 + T)
+        numbers, boxes = moved[:, _NUMBERS], moved[:, _BOX]  # (N, T), (N, 4)
         shapes = [self._shapes[row] for row in rows]
         height, width = (max(shape[side] for shape in shapes) for side in (1, 2))
         frames = self._frames.new_zeros(len(clips), clips.shape[1] - 5, height, width, 3)
@@ -72,7 +73,11 @@ class DeviceFrames:
         return pixels.view(*references.shape[:-1], *pixels.shape[1:])
 
     def _moved(self, numbers: Tensor) -> Tensor:
-        """Copied at once, and from pinned memory: the host waits for no device."""
+        """Copied in one piece and from pinned memory, or else the host might wait for the device.
+
+        Of a part of a pinned tensor PyTorch makes a copy first, which is not pinned.
+        """
+        assert numbers.is_contiguous()
         if self._device.type == "cuda":
             numbers = numbers.pin_memory()
         return numbers.to(self._device, non_blocking=True)
