@@ -43,7 +43,8 @@ def compile_training(
         module: what holds the weights, before it is wrapped for several processes.
         how: `none`; `blocks`, which compiles a block of each kind; `step`, which makes one graph of
             forward and one of backward, and takes several times as long.
-        cuda_graphs: replay the kernels of a compiled `step` by one call; only CUDA has them.
+        cuda_graphs: replay the kernels of a compiled `step` by one call; only CUDA has them, and a
+            warning says so elsewhere.
         whole: refuse to compile a step in several pieces; False where processes talk amid it.
         backend: of `torch.compile`.
 
@@ -57,6 +58,9 @@ def compile_training(
         _VARIANTS_OF_A_BLOCK, torch._dynamo.config.recompile_limit
     )
     if how == "step":
+        device = next(module.parameters()).device
+        if cuda_graphs and device.type != "cuda":
+            warnings.warn(f"run.cuda_graphs has no effect on {device.type}", stacklevel=2)
         mode = "reduce-overhead" if cuda_graphs else None
         step = torch.compile(module, dynamic=False, fullgraph=whole, mode=mode, backend=backend)
         return cast(nn.Module, step)

@@ -141,6 +141,11 @@ def test_compiled_views_are_the_eager_ones():
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_graphs_that_a_device_does_not_have_are_told_of():
+    with pytest.warns(UserWarning, match=r"run\.cuda_graphs has no effect on cpu"):
+        compile_training(torch.nn.Linear(2, 2), "step", cuda_graphs=True, backend="eager")
+
+
 def test_attention_can_be_limited_to_one_implementation():
     q = torch.randn(1, 2, 8, 4, requires_grad=True)
     with attention_backend("math", q.device):

@@ -154,6 +154,7 @@ def test_damaged_checkpoints_make_room_on_resume(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore:run.cuda_graphs has no effect on cpu")
 def test_a_compiled_run_is_the_plain_one(tmp_path):
     """With graphs asked for, which a CPU does not have: the calls around them do no harm."""
     _, plain = train(tmp_path / "plain", task=ExactTask())
