@@ -41,7 +41,7 @@ class ComputeSpec(Spec):
     """How a model computes, in training and where it is measured."""
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 on CUDA, fp32 on the CPU"
+        "auto", description="auto: bf16 on GPUs from Ampere on, fp32 elsewhere"
     )
 
 

@@ -9,9 +9,13 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def resolve(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: bf16 on CUDA and fp32 on the CPU unless chosen."""
+    """The dtype of matrix products: unless chosen, bf16 on a GPU that computes in it, else fp32.
+
+    GPUs before Ampere (V100, T4) only imitate bf16, slower than they compute in fp32.
+    """
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
