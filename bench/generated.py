@@ -7,13 +7,15 @@ finetuned with more and fewer labels.
 """
 
 import argparse
+import csv
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.ceiling.running import Resident, run
 from bench.ceiling.work import work_through
@@ -25,26 +27,60 @@ from cmaev_spec.job import parse_job
 CLIP = {"frames": 8, "stride": 2, "size": 32}
 MODEL = "cmaev_vit_nano_patch8_32"
 LABELS_PER_CLASS = (5, 10, 25, 50)
-STEPS, LONG = 600, 3
-"""Of finetuning, whatever the number of labels; and how many times as many once more with all."""
+STEPS = 600
+"""Of finetuning, whatever the number of labels."""
+MORE = 500
+"""Videos of each class that some pretrainings see besides, ten times as many as have labels."""
+
+
+class Finetuning(NamedTuple):
+    """With how many labels, and how."""
+
+    labels: int
+    """Per class."""
+    times: int = 1
+    """As many steps as usual."""
+    rand_augment: bool = False
+
+    @property
+    def name(self) -> str:
+        """Names files, and a column."""
+        parts = [f"{self.labels} labels"]
+        parts += [f"{self.times} times as long"] if self.times > 1 else []
+        return ", ".join([*parts, "RandAugment"] if self.rand_augment else parts)
+
+
+FEWEST, ALL = LABELS_PER_CLASS[0], LABELS_PER_CLASS[-1]
+FINETUNINGS = (
+    *(Finetuning(count) for count in LABELS_PER_CLASS),
+    Finetuning(FEWEST, rand_augment=True),
+    Finetuning(ALL, times=3),
+)
 PLAIN = {"norm_pix": False, "mask_ratio": 0.5}
 """A target in which the object counts most, and can be told from what is visible."""
-FINETUNINGS = (*((count, 1) for count in LABELS_PER_CLASS), (LABELS_PER_CLASS[-1], LONG))
 PRETRAININGS: dict[str, dict[str, Any]] = {
     "scratch": {},
-    "reconstruction": {"epochs": 100, "contrast_weight": 0.0},
-    "cmaev": {"epochs": 100},
-    "cmaev, no colour augmentation": {"epochs": 100, "color_augment": False},
-    "cmaev, contrast alone": {"epochs": 100, "reconstruction_weight": 0.0},
-    "reconstruction, 4 times as long": {"epochs": 400, "contrast_weight": 0.0},
-    "cmaev, 4 times as long": {"epochs": 400},
-    "reconstruction of plain pixels, 4 times as long": {
-        "epochs": 400,
+    "reconstruction": {"contrast_weight": 0.0},
+    "cmaev": {},
+    "cmaev, no colour augmentation": {"color_augment": False},
+    "cmaev, contrast alone": {"reconstruction_weight": 0.0},
+    "reconstruction, 4 times as long": {"contrast_weight": 0.0, "epochs": 400},
+    "reconstruction, 4 times as long, plain pixels": {
         "contrast_weight": 0.0,
+        "epochs": 400,
         **PLAIN,
     },
-    "cmaev with plain pixels, 4 times as long": {"epochs": 400, **PLAIN},
+    "cmaev, 4 times as long": {"epochs": 400},
+    "cmaev, more videos": {"more": True},
+    "reconstruction, more videos, plain pixels": {"contrast_weight": 0.0, "more": True, **PLAIN},
+    "cmaev, more videos, plain pixels": {"more": True, **PLAIN},
+    "cmaev, more videos, plain pixels, no colour augmentation": {
+        "more": True,
+        "color_augment": False,
+        **PLAIN,
+    },
 }
+"""100 epochs of the labelled videos unless told; more videos: as many clips as 4 times as long."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +89,13 @@ class Task:
 
     arm: str
     seed: int
-    labels: int = 0
-    """Per class; 0 pretrains."""
-    times: int = 1
-    """As many steps of finetuning as usual."""
+    finetuning: Finetuning | None = None
 
     @property
     def name(self) -> str:
         """Names its files."""
-        name = f"{self.arm}, seed {self.seed}, {self.labels or 'no'} labels"
-        return (name if self.times == 1 else f"{name}, {self.times} times").replace(" ", "-")
+        what = "no labels" if self.finetuning is None else self.finetuning.name
+        return f"{self.arm}, seed {self.seed}, {what}".replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -87,12 +120,13 @@ class Study:
             for arm in reversed(PRETRAININGS):  # the longest first
                 before = Task(arm, seed)
                 plan[before] = []
-                plan |= {Task(arm, seed, *finetuned): [before] for finetuned in FINETUNINGS}
+                plan |= {Task(arm, seed, finetuning): [before] for finetuning in FINETUNINGS}
         return plan
 
     def do(self, task: Task) -> None:
         """Runs a task and writes down what came out."""
-        found = self._finetune(task) if task.labels else self._pretrain(task)
+        done = task.finetuning
+        found = self._pretrain(task) if done is None else self._finetune(task, done)
         self.result(task).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.result(task), json.dumps(found))
 
@@ -108,7 +142,7 @@ class Study:
                 "source": source,
                 "model": {"name": MODEL} if source is None else None,
                 "data": {
-                    "index": str(self._index(LABELS_PER_CLASS[-1])),
+                    "index": str(self._index(ALL)),
                     "val_index": str(self._videos / "val.csv"),
                     "clip": CLIP,
                 },
@@ -122,7 +156,8 @@ class Study:
 
     def _pretraining(self, task: Task) -> Any:
         options = dict(PRETRAININGS[task.arm])
-        epochs = options.pop("epochs")
+        more = options.pop("more", False)
+        epochs = options.pop("epochs", 36 if more else 100)
         data = {"color_augment": options.pop("color_augment", True)}
         return parse_job(
             {
@@ -131,7 +166,7 @@ class Study:
                 "model": {"name": MODEL},
                 "objective": {"mask_ratio": 0.75, **options},
                 "data": {
-                    "index": str(self._index(LABELS_PER_CLASS[-1])),
+                    "index": str(self._many if more else self._index(ALL)),
                     "clip": CLIP,
                     "cache": "memory",
                     **data,
@@ -141,9 +176,9 @@ class Study:
             }
         )
 
-    def _finetune(self, task: Task) -> dict[str, float]:
-        steps_per_epoch = task.labels * 8 // 32
-        epochs = task.times * STEPS // steps_per_epoch
+    def _finetune(self, task: Task, how: Finetuning) -> dict[str, float]:
+        steps_per_epoch = how.labels * 8 // 32
+        epochs = how.times * STEPS // steps_per_epoch
         init = None if task.arm == "scratch" else str(self.folder(Task(task.arm, task.seed)))
         job = parse_job(
             {
@@ -152,10 +187,11 @@ class Study:
                 "init": init,
                 "model": {"name": MODEL, "init_scale": 1.0},
                 "data": {
-                    "index": str(self._index(task.labels)),
+                    "index": str(self._index(how.labels)),
                     "val_index": str(self._videos / "val.csv"),
                     "clip": CLIP,
                     "crop_area": [0.5, 1.0],
+                    "augment": {"rand_augment": {} if how.rand_augment else None},
                     "cache": "memory",
                 },
                 "optim": {**_optim(epochs), "layer_decay": 0.9},
@@ -173,34 +209,37 @@ class Study:
     def _index(self, per_class: int) -> Path:
         return self._videos / f"train-{per_class}.csv"
 
+    @property
+    def _many(self) -> Path:
+        return self.out / "many.csv"
+
     def prepare(self) -> Resident:
         """Makes the videos, and indexes with fewer and fewer labels of each class."""
-        if not (self._videos / "train.csv").exists():
-            synthesise(self._videos, per_class=LABELS_PER_CLASS[-1], val_per_class=25, seed=0)
-        lines = (self._videos / "train.csv").read_text().splitlines()
+        synthesise(self._videos, per_class=ALL, val_per_class=25, seed=0)
+        synthesise(self.out / "more", per_class=MORE, val_per_class=1, seed=1)
+        rows = _rows(self._videos / "train.csv")
         for count in LABELS_PER_CLASS:
-            seen: dict[str, int] = {}
-            kept = [lines[0]]
-            for line in lines[1:]:
-                label = line.rsplit(",", 1)[1]
-                seen[label] = seen.get(label, 0) + 1
+            seen = Counter[str]()
+            kept = []
+            for path, label in rows:
+                seen[label] += 1
                 if seen[label] <= count:
-                    kept.append(line)
-            write_atomic(self._index(count), "\n".join(kept) + "\n")
-        every = [*lines, *(self._videos / "val.csv").read_text().splitlines()[1:]]
-        everything = self._videos / "everything.csv"
-        write_atomic(everything, "\n".join(every) + "\n")
-        return Resident(everything, self._videos, size=CLIP["size"], workers=2)
+                    kept.append(f"{path},{label}")
+            write_atomic(self._index(count), "\n".join(["path,label", *kept]) + "\n")
+        many = [*_below("videos", rows), *_below("more", _rows(self.out / "more" / "train.csv"))]
+        everything = [*many, *_below("videos", _rows(self._videos / "val.csv"))]
+        for file, paths in ((self._many, many), (self.out / "everything.csv", everything)):
+            write_atomic(file, "\n".join(["path", *paths]) + "\n")
+        return Resident(self.out / "everything.csv", self.out, size=CLIP["size"], workers=2)
 
     def table(self) -> str:
         """Top-1 on the held-out videos, each seed."""
-        labels = [f"{count} labels a class" for count in LABELS_PER_CLASS]
-        heads = [*labels, f"{LONG} times as long", "kNN", "attentive"]
+        heads = [*(finetuning.name for finetuning in FINETUNINGS), "kNN", "attentive"]
         rows = ["| pretraining | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
         for arm in PRETRAININGS:
             cells = [
-                self._cell([Task(arm, seed, *finetuned) for seed in range(self.seeds)], "top1")
-                for finetuned in FINETUNINGS
+                self._cell([Task(arm, seed, finetuning) for seed in range(self.seeds)], "top1")
+                for finetuning in FINETUNINGS
             ]
             frozen = [Task(arm, seed) for seed in range(self.seeds)]
             cells += [self._cell(frozen, f"{probe}_top1") for probe in ("knn", "attentive")]
@@ -211,6 +250,17 @@ class Study:
         files = [self.result(task) for task in tasks]
         found: list[Mapping[str, float]] = [json.loads(f.read_text()) for f in files if f.exists()]
         return ", ".join(f"{values[figure]:.3f}" for values in found)
+
+
+def _rows(index: Path) -> list[tuple[str, str]]:
+    """Paths and labels."""
+    with open(index, newline="") as file:
+        return [(path, label) for path, label in list(csv.reader(file))[1:]]
+
+
+def _below(folder: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Paths from the folder above on."""
+    return [f"{folder}/{path}" for path, _ in rows]
 
 
 def _optim(epochs: int) -> dict[str, float]:
