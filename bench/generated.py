@@ -22,7 +22,7 @@ from bench.ceiling.work import work_through
 
 from cmaev.data.synth import synthesise
 from cmaev_spec.files import write_atomic
-from cmaev_spec.job import parse_job
+from cmaev_spec.job import FinetuneJob, PretrainJob, parse_job
 
 CLIP = {"frames": 8, "stride": 2, "size": 32}
 MODEL = "cmaev_vit_nano_patch8_32"
@@ -133,7 +133,7 @@ class Study:
     def _pretrain(self, task: Task) -> dict[str, float]:
         found: dict[str, float] = {}
         if task.arm != "scratch":
-            found |= run(self._pretraining(task), self.folder(task))
+            found |= run(self.pretraining(task), self.folder(task))
         source = None if task.arm == "scratch" else str(self.folder(task))
         probe = parse_job(
             {
@@ -154,12 +154,13 @@ class Study:
         shutil.rmtree(asked)
         return found
 
-    def _pretraining(self, task: Task) -> Any:
+    def pretraining(self, task: Task) -> PretrainJob:
+        """The job of a pretraining."""
         options = dict(PRETRAININGS[task.arm])
         more = options.pop("more", False)
         epochs = options.pop("epochs", 36 if more else 100)
         data = {"color_augment": options.pop("color_augment", True)}
-        return parse_job(
+        job = parse_job(
             {
                 "kind": "pretrain",
                 "seed": task.seed,
@@ -175,8 +176,16 @@ class Study:
                 "run": {"checkpoint_every": epochs, "log_every": 50},
             }
         )
+        assert isinstance(job, PretrainJob)
+        return job
 
     def _finetune(self, task: Task, how: Finetuning) -> dict[str, float]:
+        found = run(self.finetuning(task, how), self.folder(task))
+        shutil.rmtree(self.folder(task))
+        return found
+
+    def finetuning(self, task: Task, how: Finetuning) -> FinetuneJob:
+        """The job of a finetuning."""
         steps_per_epoch = how.labels * 8 // 32
         epochs = how.times * STEPS // steps_per_epoch
         init = None if task.arm == "scratch" else str(self.folder(Task(task.arm, task.seed)))
@@ -198,9 +207,8 @@ class Study:
                 "run": {"checkpoint_every": epochs, "log_every": 50},
             }
         )
-        found = run(job, self.folder(task))
-        shutil.rmtree(self.folder(task))
-        return found
+        assert isinstance(job, FinetuneJob)
+        return job
 
     @property
     def _videos(self) -> Path:
