@@ -55,6 +55,7 @@ FINETUNINGS = (
     *(Finetuning(count) for count in LABELS_PER_CLASS),
     Finetuning(FEWEST, rand_augment=True),
     Finetuning(ALL, times=3),
+    Finetuning(ALL, times=3, rand_augment=True),
 )
 PLAIN = {"norm_pix": False, "mask_ratio": 0.5}
 """A target in which the object counts most, and can be told from what is visible."""
