@@ -127,8 +127,8 @@ class Study:
 
     def do(self, task: Task) -> None:
         """Runs a task and writes down what came out."""
-        done = task.finetuning
-        found = self._pretrain(task) if done is None else self._finetune(task, done)
+        how = task.finetuning
+        found = self._pretrain(task) if how is None else self._finetune(task, how)
         self.result(task).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.result(task), json.dumps(found))
 

@@ -194,4 +194,7 @@ def _end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _end(main()) if RANK_FLAG in sys.argv else sys.exit(main())
+    exit_code = main()
+    if RANK_FLAG in sys.argv:
+        _end(exit_code)
+    sys.exit(exit_code)
