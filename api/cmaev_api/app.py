@@ -9,6 +9,7 @@ from functools import partial
 
 from anyio.to_thread import run_sync
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from cmaev_api import errors
 from cmaev_api.attempts import endpoints as attempts
@@ -55,6 +56,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext)
     for part in (jobs, runs, attempts, models, inference, system):
         app.include_router(part.router)
+    for _ in iter_route_contexts(app.routes):
+        pass  # builds the routes, or the first request of each part would have to
     _describe_problems(app)
     return app
 

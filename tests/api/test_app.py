@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fastapi.routing
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -36,6 +37,24 @@ def test_making_the_app_connects_to_nothing_and_writes_nothing(tmp_path):
     )
     assert app.openapi()["info"]["title"] == "cmaev"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_requests_find_their_routes_built(settings, start, monkeypatch):
+    """Building them is not safe in two threads, as two control planes of a process would."""
+    built = []
+    build = fastapi.routing.get_dependant
+
+    def record(**options):
+        built.append(options["path"])
+        return build(**options)
+
+    monkeypatch.setattr(fastapi.routing, "get_dependant", record)
+    live = start(settings)
+    assert "/v1/jobs" in built
+    built.clear()
+    assert live.user.get("/v1/jobs").status_code == 200
+    assert live.worker.post("/v1/attempts/none:heartbeat", json={"token": 1}).status_code == 404
+    assert built == []
 
 
 def test_the_description_is_what_clients_were_promised():
