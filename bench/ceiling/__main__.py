@@ -21,7 +21,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the clips")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", choices=BUDGETS, default="gpu")
-    parser.add_argument("--folds", default="0,1,2,3", help="test folds, some of: %(default)s")
+    parser.add_argument(
+        "--folds", nargs="*", type=int, choices=FOLDS, default=FOLDS, help="test folds; may be none"
+    )
     parser.add_argument("--grid", action="store_true", help="also weights of the contrast x shifts")
     parser.add_argument("--processes", type=int, default=1, help="that share the device")
     parser.add_argument("--minutes", type=float, default=1e6, help="no task starts after this")
@@ -30,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     data, out = arguments.data.absolute(), arguments.out.absolute()
     write_indexes(read_clips(data), out / "indexes", every=budget.every)
     study = Study(Source(data, out / "indexes", budget), out)
-    plan = study.plan(tuple(map(int, arguments.folds.split(","))), grid=arguments.grid)
+    plan = study.plan(tuple(arguments.folds), grid=arguments.grid)
     everything = index(out / "indexes", FOLDS, labelled=False)
     workers = max(1, (os.cpu_count() or 2) - 1)
     resident = Resident(everything, data, size=budget.size, workers=workers)

@@ -19,7 +19,7 @@ def report(study: Study) -> str:
     clips = study.clips()
     folds = [fold for fold in FOLDS if _files(study, f"final-scratch-fold{fold}-*")]
     if not folds:
-        return "nothing is measured to the end yet"
+        return "\n".join(["no fold is measured to the end", "", *_grid(study)])
     tested = [clip for clip in clips.values() if clip.labelled and clip.fold in folds]
     groups = sorted({clip.group for clip in tested})
     arms: dict[str, Counts] = {}

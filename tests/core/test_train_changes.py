@@ -103,3 +103,21 @@ def test_other_validation_videos_are_measured_again(videos, finetuned, tmp_path)
     after = peek_manifest(newest_checkpoint(folder))
     assert after.figures["num_videos"] == 5
     assert before.measured_on != after.measured_on
+
+
+def test_a_run_that_is_cut_to_a_measured_step_has_predictions_of_it(videos, tmp_path):
+    """They are written at the end, which the step was not when it was measured."""
+    spec = job("finetune", videos, optim__warmup_epochs=0, run__eval_every=1)
+    code, folder = run(tmp_path / "run", spec)
+    assert code == 0
+    at_the_end = (folder.path / "predictions.csv").read_text()
+    shutil.rmtree(newest_checkpoint(folder))
+    fewer = spec.model_dump(mode="json")
+    fewer["optim"]["epochs"] = 1
+    folder.claim(parse_job(fewer), allow_changes=True)
+    before = peek_manifest(newest_checkpoint(folder)).figures
+    assert before
+    assert launch.main(["--run-dir", str(folder.path)]) == 0
+    assert (folder.path / "predictions.csv").read_text() != at_the_end
+    rows = [row for row in read_metrics(folder.metrics) if "val_top1" in row]
+    assert [row["val_top1"] for row in rows] == [before["top1"]]

@@ -126,7 +126,7 @@ class Trainer:
             BadInput: if it cannot go on, before anything is written.
         """
         on = "" if self.validation is None else self.validation.measured_on
-        self.step, self.figures = self.saving.restore(measured_on=on)
+        self.step, self.figures = self.saving.restore(measured_on=on, last_step=self.total_steps)
         self._refuse_fewer_epochs()
         if on_restored is not None:
             on_restored()
