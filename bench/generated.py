@@ -106,6 +106,12 @@ class Study:
 
     out: Path
     seeds: int
+    arms: Sequence[str] = tuple(PRETRAININGS)
+    finetunings: Sequence[Finetuning] = FINETUNINGS
+    draw: int = 0
+    """Of the videos, all of them."""
+    held_out: int = 25
+    """Videos of each class."""
 
     def result(self, task: Task) -> Path:
         """What a task found."""
@@ -119,10 +125,10 @@ class Study:
         """Every finetuning after its pretraining."""
         plan: dict[Task, list[Task]] = {}
         for seed in range(self.seeds):
-            for arm in reversed(PRETRAININGS):  # the longest first
+            for arm in reversed(self.arms):  # the longest first
                 before = Task(arm, seed)
                 plan[before] = []
-                plan |= {Task(arm, seed, finetuning): [before] for finetuning in FINETUNINGS}
+                plan |= {Task(arm, seed, how): [before] for how in self.finetunings}
         return plan
 
     def do(self, task: Task) -> None:
@@ -235,8 +241,9 @@ class Study:
 
     def prepare(self) -> Resident:
         """Makes the videos, and indexes with fewer and fewer labels of each class."""
-        synthesise(self._videos, per_class=ALL, val_per_class=25, seed=0)
-        synthesise(self.out / "more", per_class=MORE, val_per_class=1, seed=1)
+        few, many = 2 * self.draw, 2 * self.draw + 1
+        synthesise(self._videos, per_class=ALL, val_per_class=self.held_out, seed=few)
+        synthesise(self.out / "more", per_class=MORE, val_per_class=1, seed=many)
         rows = _rows(self._videos / "train.csv")
         for count in LABELS_PER_CLASS:
             seen = Counter[str]()
@@ -246,31 +253,29 @@ class Study:
                 if seen[label] <= count:
                     kept.append(f"{path},{label}")
             write_atomic(self._index(count), "\n".join(["path,label", *kept]) + "\n")
-        many = [*_below("videos", rows), *_below("more", _rows(self.out / "more" / "train.csv"))]
-        everything = [*many, *_below("videos", _rows(self._videos / "val.csv"))]
-        for file, paths in ((self._many, many), (self.out / "everything.csv", everything)):
+        unlabelled = _below("more", _rows(self.out / "more" / "train.csv"))
+        pretrained_on = [*_below("videos", rows), *unlabelled]
+        everything = [*pretrained_on, *_below("videos", _rows(self._videos / "val.csv"))]
+        for file, paths in ((self._many, pretrained_on), (self.out / "everything.csv", everything)):
             write_atomic(file, "\n".join(["path", *paths]) + "\n")
         return Resident(self.out / "everything.csv", self.out, size=CLIP["size"], workers=2)
 
     def table(self) -> str:
         """Top-1 on the held-out videos, each seed."""
-        heads = [finetuning.name for finetuning in FINETUNINGS]
-        heads += [f"{LONGEST.name}, 5 views", "kNN", "linear", "attentive"]
+        heads = [how.name for how in self.finetunings]
+        heads += [f"{LONGEST.name}, 5 views"] if LONGEST in self.finetunings else []
+        heads += ["kNN", "linear", "attentive"]
         rows = ["| pretraining | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-        for arm in PRETRAININGS:
-            cells = [
-                self._cell([Task(arm, seed, finetuning) for seed in range(self.seeds)], "top1")
-                for finetuning in FINETUNINGS
-            ]
-            longest = [Task(arm, seed, LONGEST) for seed in range(self.seeds)]
-            cells.append(self._cell(longest, "views_top1"))
-            frozen = [Task(arm, seed) for seed in range(self.seeds)]
-            cells += [self._cell(frozen, f"{p}_top1") for p in ("knn", "linear", "attentive")]
+        for arm in self.arms:
+            cells = [self._cell(arm, how, "top1") for how in self.finetunings]
+            if LONGEST in self.finetunings:
+                cells.append(self._cell(arm, LONGEST, "views_top1"))
+            cells += [self._cell(arm, None, f"{p}_top1") for p in ("knn", "linear", "attentive")]
             rows.append(f"| {arm} | {' | '.join(cells)} |")
         return "\n".join(rows)
 
-    def _cell(self, tasks: Sequence[Task], figure: str) -> str:
-        files = [self.result(task) for task in tasks]
+    def _cell(self, arm: str, how: Finetuning | None, figure: str) -> str:
+        files = [self.result(Task(arm, seed, how)) for seed in range(self.seeds)]
         found: list[Mapping[str, float]] = [json.loads(f.read_text()) for f in files if f.exists()]
         return ", ".join(f"{values[figure]:.3f}" for values in found if figure in values)
 
@@ -297,13 +302,27 @@ def _optim(epochs: int) -> dict[str, float]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs what is not done yet, then prints the table; 1 if a task failed."""
+    names = {how.name: how for how in FINETUNINGS}
     parser = argparse.ArgumentParser(prog="python -m bench.generated", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", choices=PRETRAININGS, default=list(PRETRAININGS))
+    parser.add_argument(
+        "--finetunings", nargs="*", choices=names, default=list(names), help="some of all"
+    )
+    parser.add_argument("--draw", type=int, default=0, help="which videos, of all sets there are")
+    parser.add_argument("--held-out", type=int, default=25, help="videos of each class")
     parser.add_argument("--processes", type=int, default=1, help="that share the device")
     parser.add_argument("--minutes", type=float, default=1e6, help="no task starts after this")
     arguments = parser.parse_args(argv)
-    study = Study(arguments.out.absolute(), arguments.seeds)
+    study = Study(
+        arguments.out.absolute(),
+        arguments.seeds,
+        arms=arguments.arms,
+        finetunings=[names[name] for name in arguments.finetunings],
+        draw=arguments.draw,
+        held_out=arguments.held_out,
+    )
     failed = work_through(
         study.plan(),
         study.do,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bench.generated import ALL, FINETUNINGS, PRETRAININGS, STEPS, Study, Task
+from bench.generated import ALL, FINETUNINGS, LONGEST, PRETRAININGS, STEPS, Study, Task
 
 STUDY = Study(Path("/study"), seeds=2)
 ARMS = [arm for arm in PRETRAININGS if arm != "scratch"]
@@ -21,6 +21,16 @@ def test_every_finetuning_waits_for_its_pretraining() -> None:
     assert len({task.name for task in plan}) == len(plan)
     for task, needed in plan.items():
         assert needed == ([] if task.finetuning is None else [Task(task.arm, task.seed)])
+
+
+def test_a_part_of_the_study_has_the_tasks_and_columns_asked_for() -> None:
+    part = Study(Path("/study"), seeds=1, arms=["scratch", "cmaev"], finetunings=[LONGEST])
+    assert {(task.arm, task.finetuning) for task in part.plan()} == {
+        (arm, how) for arm in ("scratch", "cmaev") for how in (None, LONGEST)
+    }
+    head, _, *rows = part.table().splitlines()
+    assert head.count(LONGEST.name) == 2, "from one view, and from five"
+    assert [row.count("|") for row in rows] == [head.count("|")] * 2
 
 
 @pytest.mark.parametrize("arm", ARMS)
