@@ -7,6 +7,7 @@ the run's process group, answer SIGTERM with at most 30 seconds for a checkpoint
 codes of the ranks.
 """
 
+import math
 import os
 import signal
 import socket
@@ -21,8 +22,10 @@ from cmaev_spec.resources import ResourceSpec
 
 SETTLE_SECONDS = 1.0
 """After the first failure: time for the other ranks to fail by themselves and say why."""
+STOP_SETTLE_SECONDS = 30.0
+"""After the first stop: time for the others, which have agreed to it, or wait for it to join."""
 PEER_GRACE_SECONDS = 15.0
-"""After the first failure: time until the ranks that are left are killed."""
+"""After the ranks that are left were asked to end: time until they are killed."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What asks a run to stop."""
 _TICK_SECONDS = 0.1
@@ -146,20 +149,26 @@ def _forwarded(ranks: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
 
 
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> list[int | None]:
-    """Waits for all ranks; when one fails the rest are ended. None: ended here."""
-    failed_at: float | None = None
+    """Waits for all ranks; when one fails or stops, so do the rest. None: ended here."""
+    deadline = math.inf
     ended_here: dict[int, int] = {}
     while None in (codes := [rank.poll() for rank in ranks]):
         now = time.monotonic()
-        if failed_at is None:
-            failed_at = now if set(codes) - {None, EXIT_OK, EXIT_STOPPED} else None
-        elif now > failed_at + PEER_GRACE_SECONDS:
+        deadline = min(deadline, now + _patience(codes))
+        if now > deadline + PEER_GRACE_SECONDS:
             ended_here |= _signal_rest(ranks, signal.SIGKILL)
-        elif now > failed_at + SETTLE_SECONDS and not ended_here:
+        elif now > deadline and not ended_here:
             ended_here = _signal_rest(ranks, signal.SIGTERM)
         time.sleep(_TICK_SECONDS)
     ends = {rank.pid: rank.returncode for rank in ranks}
     return [None if ended_here.get(pid) == -code else code for pid, code in ends.items()]
+
+
+def _patience(codes: Sequence[int | None]) -> float:
+    """Seconds that the ranks that are left have to end by themselves."""
+    if set(codes) - {None, EXIT_OK, EXIT_STOPPED}:
+        return SETTLE_SECONDS
+    return STOP_SETTLE_SECONDS if EXIT_STOPPED in codes else math.inf
 
 
 def _signal_rest(ranks: Sequence["subprocess.Popen[bytes]"], number: int) -> dict[int, int]:

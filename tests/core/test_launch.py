@@ -211,6 +211,16 @@ def test_the_code_of_the_rank_at_fault_is_kept(
     assert process.returncode == code
 
 
+def test_a_rank_that_waits_for_one_that_was_stopped_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that wants to join, where the other was stopped while it was still starting."""
+    monkeypatch.setattr(ranks, "STOP_SETTLE_SECONDS", 0.0)
+    code = "import os, sys, time; os.environ['RANK'] == '1' and sys.exit(75); time.sleep(30); 1 / 0"
+    resources = ResourceSpec(processes_per_node=2)
+    assert ranks.run_ranks([sys.executable, "-c", code], resources=resources) == 75
+
+
 def test_killing_the_group_reaches_every_rank(tmp_path: Path, start: Launches) -> None:
     run = make_run(tmp_path, "steps=4000 tick=0.05 grandchild=1", processes=2)
     process = start(run)
