@@ -232,9 +232,16 @@ class RunDir:
             return ()
         return tuple(json.loads(self.labels.read_text()))
 
+    def checkpoint_folders(self) -> list[Path]:
+        """Checkpoints, complete or not, oldest first; not what people put beside them."""
+        named = sorted(self.checkpoints.glob("step-*"))
+        return [
+            path for path in named if path.name.removeprefix("step-").isdecimal() and path.is_dir()
+        ]
+
     def complete_checkpoints(self) -> list[Path]:
         """Checkpoints that have a manifest, oldest first; their hashes are not checked here."""
-        return sorted(path.parent for path in self.checkpoints.glob("step-*/manifest.json"))
+        return [path for path in self.checkpoint_folders() if (path / "manifest.json").exists()]
 
     def resolve(self, relative: str) -> Path:
         """A file of this run, by its path relative to the directory.

@@ -1,5 +1,6 @@
 """A checkpoint is complete with its manifest, and damage to it is told."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_a_checkpoint_is_complete_with_its_manifest(tmp_path: Path, job: JobSpec
         assert read_manifest(folder) == written
         assert set(written.files) == {"model.safetensors", "state/optimiser.bin"}
     assert run.complete_checkpoints() == [folders[1], folders[0]]
+
+
+def test_what_people_put_beside_checkpoints_is_none(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    folder = checkpoint(run, 3)
+    write_manifest(folder, step=3, epoch=1.0, spec_hash="0")
+    shutil.copytree(folder, run.checkpoints / "step-00000003-copy")
+    (run.checkpoints / "step-00000004").touch()
+    assert run.complete_checkpoints() == run.checkpoint_folders() == [folder]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def read_manifests(run: RunDir) -> dict[Path, Manifest]:
 def prune_checkpoints(run: RunDir, retention: Retention) -> None:
     """Removes all other checkpoints, and what interrupted saves and removals left."""
     kept = retention.kept(read_manifests(run))
-    for folder in run.checkpoints.glob("step-*"):
+    for folder in run.checkpoint_folders():
         if folder not in kept:
             (folder / "manifest.json").unlink(missing_ok=True)
             faults.reach("checkpoint:prune")
