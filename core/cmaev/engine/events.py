@@ -1,6 +1,7 @@
 """The two logs of a run: `events.jsonl` for the services, `metrics.jsonl` for curves."""
 
 import json
+import logging
 import math
 import os
 import threading
@@ -23,6 +24,8 @@ from cmaev_spec.events import (
 )
 from cmaev_spec.files import drop_partial_line, sha256_file, write_atomic
 from cmaev_spec.rundir import RunDir, event_line
+
+logger = logging.getLogger(__name__)
 
 ArtifactKind = Literal[
     "checkpoint", "picture", "predictions", "onnx", "archive", "metrics", "other"
@@ -153,7 +156,7 @@ class MetricLog:
                 faults.write(file, json.dumps(row) + "\n", point="metrics:append")
 
     def cut_back(self, step: int, *, measured: bool = False) -> None:
-        """Drops rows after `step` and any partial last line.
+        """Drops rows after `step`, and lines that are damaged or not whole.
 
         Args:
             step: of the checkpoint.
@@ -162,9 +165,8 @@ class MetricLog:
         if not self._enabled or not self._path.exists():
             return
         drop_partial_line(self._path)
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if _stays(json.loads(line), step, measured=measured)]
-        write_atomic(self._path, "".join(kept))
+        rows = [row for row in read_metrics(self._path) if _stays(row, step, measured=measured)]
+        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _stays(row: dict[str, Any], step: int, *, measured: bool) -> bool:
@@ -173,7 +175,20 @@ def _stays(row: dict[str, Any], step: int, *, measured: bool) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a `metrics.jsonl`; empty where there is none yet."""
+    """Rows of a `metrics.jsonl`, without damaged ones; empty where there is none yet."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [_row(line) for line in lines]
+    for number, row in enumerate(rows[:-1], start=1):  # the last may not be whole yet
+        if row is None:
+            logger.warning("passing over line %d of %s: it is damaged", number, path)
+    return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

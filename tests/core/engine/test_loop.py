@@ -1,6 +1,7 @@
 """The loop on a toy task: resumed equals uninterrupted, accumulated equals whole."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -36,6 +37,27 @@ def test_rows_after_the_checkpoint_are_cut_and_events_are_kept(tmp_path):
     steps = [row["step"] for row in read_metrics(run.metrics)]
     assert steps == [2, 4, 6, 8, 10, 12, 14, 15]
     assert len(run.events.read_text().splitlines()) > before
+
+
+def test_a_damaged_row_is_passed_over_and_gone(tmp_path, caplog):
+    """As a power failure leaves it, which kill -9 does not."""
+    train(tmp_path, stop_at=(1, 1))
+    run = RunDir(tmp_path)
+    rows = run.metrics.read_bytes().splitlines(keepends=True)
+    run.metrics.write_bytes(b"".join([rows[0], b"\0\xff\0\n", b"7\n", *rows[1:]]))
+    train(tmp_path)
+    assert "line 2 of" in caplog.text
+    assert "line 3 of" in caplog.text
+    assert [json.loads(line)["step"] for line in run.metrics.read_bytes().splitlines()] == [
+        *(2, 4, 6, 8, 10, 12, 14, 15)
+    ]
+
+
+def test_a_copy_beside_the_checkpoints_stays(tmp_path):
+    _, run = train(tmp_path, stop_at=(1, 1))
+    copy = shutil.copytree(newest_checkpoint(run), run.checkpoints / "step-00000006-copy")
+    train(tmp_path, keep_checkpoints=1)
+    assert {path.name for path in run.checkpoints.iterdir()} == {copy.name, "step-00000015"}
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
