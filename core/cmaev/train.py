@@ -190,7 +190,10 @@ def run_finetune(job: FinetuneJob, context: Context) -> dict[str, float] | None:
             )
 
     validation = Validation(
-        evaluated, every=job.run.eval_every, measured_on=measured_on(val_index, data)
+        evaluated,
+        every=job.run.eval_every,
+        measured_on=measured_on(val_index, data),
+        written=context.run.predictions.is_file,
     )
     with closing(training_loader(dataset, index, job, context)) as loader:
         figures = train(job, task, loader, context, steps=steps, validation=validation)

@@ -8,6 +8,8 @@ events.jsonl     what happened, append-only (cmaev_spec.events)
 metrics.jsonl    one object per logged step; cut back to the checkpoint on resume
 quarantine.csv   bad videos of the index that it trains on, where there are any
 bad_videos.csv   bad videos of the index that it is measured on, where there are any
+predictions.csv  what a finished run answered for each video, where it was measured on some
+confusion.csv    which classes it took for which
 summary.json     the figures of a finished run
 log.txt          what the runner printed
 checkpoints/step-00000120/{model.safetensors,state/,manifest.json}
@@ -76,6 +78,16 @@ class RunDir:
     def bad_test_videos(self) -> Path:
         """Bad videos that it is measured on, and why they are."""
         return self.path / "bad_videos.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """What a finished run answered for each video that it is measured on."""
+        return self.path / "predictions.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """Which classes a finished run took for which."""
+        return self.path / "confusion.csv"
 
     @property
     def summary(self) -> Path:
@@ -148,7 +160,8 @@ class RunDir:
     def accept(self, job: JobSpec) -> None:
         """Makes a job that has passed its checks the one of this run.
 
-        An event tells what changed. A run that is killed in between belongs to the old job, and has
+        An event tells what changed, and what the old job measured at its end goes: the run is not
+        at the end of the new one. A run that is killed in between belongs to the old job, and has
         the event again when the new one is asked for again.
         """
         text = canonical_json(job)
@@ -156,6 +169,8 @@ class RunDir:
             if asked := self._asked_changes(text):
                 told = "; ".join(change.told for change in asked)
                 self._record(f"goes on with another job: {told}")
+                for result in (self.summary, self.predictions, self.confusion):
+                    result.unlink(missing_ok=True)
             write_atomic(self.spec, text)
         self.withdraw()
 

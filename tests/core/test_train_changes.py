@@ -7,7 +7,7 @@ import pytest
 from runs import events, job, run
 from typer.testing import CliRunner
 
-from cmaev import launch
+from cmaev import Run, launch
 from cmaev.cli import build
 from cmaev.engine.checkpoint import newest_checkpoint
 from cmaev.engine.events import read_metrics
@@ -121,3 +121,24 @@ def test_a_run_that_is_cut_to_a_measured_step_has_predictions_of_it(videos, tmp_
     assert (folder.path / "predictions.csv").read_text() != at_the_end
     rows = [row for row in read_metrics(folder.metrics) if "val_top1" in row]
     assert [row["val_top1"] for row in rows] == [before["top1"]]
+
+
+def test_a_run_that_goes_on_has_no_results_of_the_job_before(videos, tmp_path):
+    """It is not finished, and where it is cut back to the job before its end is measured again."""
+    spec = job("finetune", videos, optim__warmup_epochs=0, optim__epochs=1)
+    code, folder = run(tmp_path / "run", spec)
+    assert code == 0
+    predictions = (folder.path / "predictions.csv").read_text()
+    more = spec.model_dump(mode="json")
+    more["optim"]["epochs"] = 2
+    folder.claim(parse_job(more), allow_changes=True)
+    assert Run(folder.path).finished
+    folder.accept(parse_job(more))
+    assert not Run(folder.path).finished
+    assert launch.main(["--run-dir", str(folder.path)]) == 0
+    assert (folder.path / "predictions.csv").read_text() != predictions
+    shutil.rmtree(newest_checkpoint(folder))
+    folder.claim(spec, allow_changes=True)
+    assert launch.main(["--run-dir", str(folder.path)]) == 0
+    assert (folder.path / "predictions.csv").read_text() == predictions
+    assert [row["step"] for row in read_metrics(folder.metrics)] == [1, 2, 2]

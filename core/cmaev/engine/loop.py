@@ -126,10 +126,11 @@ class Trainer:
             BadInput: if it cannot go on, before anything is written.
         """
         on = "" if self.validation is None else self.validation.measured_on
-        self.step, self.figures = self.saving.restore(measured_on=on, last_step=self.total_steps)
+        self.step, self.figures = self.saving.restore(measured_on=on)
         self._refuse_fewer_epochs()
         if on_restored is not None:
             on_restored()
+        self._measure_unwritten()
         self._skipped, _ = self.update.skips.read()
         self.metrics.cut_back(self.step, measured=bool(self.figures))
         self.events.started(
@@ -163,6 +164,16 @@ class Trainer:
                 f"optim.epochs: {self.optim.epochs} is fewer than the {reached:.4g} that this run "
                 "has been trained for; ask for as many or more, or start a new run"
             )
+
+    def _measure_unwritten(self) -> None:
+        """Figures of the last step without their predictions are of another job's end, or middle.
+
+        They are measured again.
+        """
+        if self.validation is None or self.step < self.total_steps:
+            return
+        if self.world.any(self.world.main and not self.validation.written()):
+            self.figures = {}
 
     def _train_epoch(self, display: ProgressDisplay) -> Status:
         epoch, done = divmod(self.step, self.steps_per_epoch)

@@ -143,19 +143,15 @@ class Saving:
         if not whole(norm).isfinite():
             raise FloatingPointError(diverged("weights are not finite", step=step))
 
-    def restore(
-        self, *, measured_on: str = "", last_step: int | None = None
-    ) -> tuple[int, dict[str, float]]:
+    def restore(self, *, measured_on: str = "") -> tuple[int, dict[str, float]]:
         """Puts the run back to its newest checkpoint.
 
         Args:
             measured_on: what figures are wanted of.
-            last_step: after which nothing is trained; figures of it come with predictions.
 
         Returns:
             The step that it goes on from, 0 where there is no checkpoint, and the figures of the
-            checkpoint, none where it was not measured on that, or is the last one by a changed
-            job only, so that nobody wrote its predictions.
+            checkpoint, none where it was not measured on that.
         """
         folder = self._newest()
         if folder is None:
@@ -171,10 +167,7 @@ class Saving:
         self._skips.load_state_dict(state["skips"])
         logger.info("resuming from %s", folder.name)
         manifest = peek_manifest(folder)
-        as_wanted = manifest.measured_on == measured_on and (
-            manifest.step != last_step or manifest.spec_hash == self._spec_hash
-        )
-        return manifest.step, manifest.figures if as_wanted else {}
+        return manifest.step, manifest.figures if manifest.measured_on == measured_on else {}
 
     def _newest(self) -> Path | None:
         """The newest checkpoint that is whole, for all processes as the main one finds it."""

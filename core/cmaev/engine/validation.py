@@ -18,6 +18,8 @@ class Validation:
     """Epochs; None: after the last only."""
     measured_on: str = ""
     """Hash of what is measured on: figures of anything else are not compared with these."""
+    written: Callable[[], bool] = lambda: True
+    """Whether what was measured when training was over is still there; the main process asks."""
 
     def due(self, epoch: int, *, epochs: int) -> bool:
         """Whether the model is measured after `epoch` of `epochs`, counted from 1."""
