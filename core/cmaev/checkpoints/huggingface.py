@@ -15,6 +15,7 @@ from torch import Tensor
 from cmaev.checkpoints.files import read_tensor_file
 from cmaev.checkpoints.naming import OURS, is_position_table
 from cmaev.checkpoints.weights import RECOMPUTED, VIDEOMAE_LICENCE, Weights
+from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
 from cmaev_spec.exits import BadInput
 from cmaev_spec.weights import HF_CONFIG, HF_WEIGHTS
 
@@ -35,6 +36,8 @@ _INNER = (
 )
 """What stands in the middle of a block's name, (here, there)."""
 _ATTENTION = ".attention.attention."
+_PIXEL_HEAD = ("decoder.head.weight", "decoder.head.bias")
+"""What predicts pixels, under the same names here and there."""
 _BARE_MODEL = ("embeddings.", "encoder.layer.", "layernorm.")
 """How names start where the encoder was saved alone."""
 _SLIP = (384, 16)
@@ -91,6 +94,8 @@ def from_huggingface(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
     has_bias = bool(config.get("qv_bias", config.get("qkv_bias", True)))
     for block, parts in attention.items():
         tensors |= _fuse(_our_name(f"{block}."), parts, has_bias=has_bias)
+    if not config.get("norm_pix_loss", True):
+        tensors |= _predicting_input(tensors)
     return Weights(
         origin="Hugging Face VideoMAE",
         tensors=tensors,
@@ -124,6 +129,32 @@ def to_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             result[prefix + part] = tensor
     return result
+
+
+def predicting_colours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head of a decoder of plain pixels, which predicts the encoder's input here.
+
+    That of `transformers`, without `norm_pix_loss`, predicts colours of 0 to 1.
+    """
+    weight, bias = (state[name] for name in _PIXEL_HEAD)  # (P*C, D), (P*C,)
+    mean, std = _by_output(weight)
+    return dict(zip(_PIXEL_HEAD, (weight * std[:, None], bias * std + mean), strict=True))
+
+
+def _predicting_input(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `predicting_colours`; nothing where there is no decoder."""
+    if not all(name in state for name in _PIXEL_HEAD):
+        return {}
+    weight, bias = (state[name] for name in _PIXEL_HEAD)  # (P*C, D), (P*C,)
+    mean, std = _by_output(weight)
+    return dict(zip(_PIXEL_HEAD, (weight / std[:, None], (bias - mean) / std), strict=True))
+
+
+def _by_output(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(P*C,) means and deviations of the input; channels are the fastest."""
+    mean, std = (weight.new_tensor(values) for values in (IMAGENET_MEAN, IMAGENET_STD))  # (C,)
+    pixels = len(weight) // len(mean)
+    return mean.repeat(pixels), std.repeat(pixels)
 
 
 def _fuse(block: str, parts: Mapping[str, Tensor], *, has_bias: bool) -> dict[str, Tensor]:

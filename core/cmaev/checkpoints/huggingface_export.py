@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from cmaev.checkpoints.huggingface import to_huggingface
+from cmaev.checkpoints.huggingface import predicting_colours, to_huggingface
 from cmaev.checkpoints.naming import OURS
 from cmaev.checkpoints.writing import new_folder, vit_state
 from cmaev.data.constants import IMAGENET_MEAN, IMAGENET_STD
@@ -41,6 +41,8 @@ def export_huggingface(model: nn.Module, folder: str | Path, *, labels: Sequence
     state = vit_state(model)
     assert isinstance(model, CMAEV | VideoClassifier)
     assert isinstance(model.encoder, ViTEncoder)
+    if isinstance(model, CMAEV) and not model.pixels.norm_pix:
+        state |= predicting_colours(state)
     config = {**encoder_config(model.encoder), **_task_config(model, labels)}
     with new_folder(Path(folder)) as temporary:
         _write_json(temporary / HF_CONFIG, config)
@@ -92,7 +94,7 @@ def _task_config(model: CMAEV | VideoClassifier, labels: Sequence[str]) -> dict[
     return {
         "architectures": ["VideoMAEForPreTraining"],
         "use_mean_pooling": False,  # the encoder ends with its layer norm
-        "norm_pix_loss": True,
+        "norm_pix_loss": model.pixels.norm_pix,
         "decoder_hidden_size": model.encoder_to_decoder.out_features,
         "decoder_num_hidden_layers": len(model.decoder.blocks),
         "decoder_num_attention_heads": block.attn.num_heads,
