@@ -1,5 +1,6 @@
 """Transactions and migrations, on both databases."""
 
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,18 @@ def test_migrations_make_the_tables_of_the_code_even_when_replicas_start_at_once
     with database.engine.connect() as connection:
         difference = compare_metadata(MigrationContext.configure(connection), Base.metadata)
     assert difference == []
+
+
+def test_a_start_waits_for_another_that_makes_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("cmaev_api.db.sleep", lambda _seconds: other.rollback())
+    database = Database(f"sqlite:///{path}")
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.close()
+    other.close()
 
 
 def test_hooks_run_after_the_commit_and_only_then(database):
