@@ -23,7 +23,6 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.timeout(300)
 def test_the_walk_without_services_works(tmp_path):
     (script,) = blocks("bash")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

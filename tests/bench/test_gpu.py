@@ -103,7 +103,6 @@ def test_it_runs_bare_and_writes_each_case(tmp_path: Path) -> None:
     assert all(row["case"] in table for row in rows[1:])
 
 
-@pytest.mark.timeout(600)  # it compiles, which takes its time on a loaded machine
 def test_every_part_runs_in_small(tmp_path: Path) -> None:
     from bench.gpu.__main__ import PARTS
 

@@ -78,7 +78,6 @@ def killed_runs_come_to(expected, server, make, kills):
     return runs
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("workers", "points"), [(0, ["write:manifest.json", "checkpoint:renamed"]), (2, [])]
 )
@@ -116,7 +115,6 @@ def stop_after(server, run, step):
     return peek_manifest(newest).step, losses(run)[-1]["step"]
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stop_loses_no_step(server, make_run, whole, ranks):
     run = make_run(ranks=ranks)
@@ -127,7 +125,6 @@ def test_a_stop_loses_no_step(server, make_run, whole, ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("point", ["write:manifest.json#2", "write:predictions.csv"])
 def test_a_kill_while_figures_are_noted_loses_none(server, videos, tmp_path, point):
     """The second manifest is the first with figures; predictions are written in the last epoch."""
@@ -143,7 +140,6 @@ def test_a_kill_while_figures_are_noted_loses_none(server, videos, tmp_path, poi
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_run_goes_on_with_another_number_of_ranks(server, make_run, whole, before, after):
     """From the middle of an epoch: the same samples, so the same losses but for rounding."""

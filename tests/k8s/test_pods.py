@@ -101,7 +101,7 @@ def test_a_stopped_pod_ends_with_the_code_that_is_not_counted(
     objects = render(named(make_job(), "steps=1000 tick=0.05"), placement)
     process = pods.start(objects, index=0)
     steps = pods.run_dir(placement.name).path / "steps-0.txt"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not steps.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -154,7 +154,6 @@ def test_a_pod_without_its_rank_is_told_so(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_two_pods_train_one_model(
     make_job: Callable[..., JobSpec], placement: Placement, pods: Pods, tmp_path: Path
 ) -> None:

@@ -7,8 +7,6 @@ import stat
 
 import pytest
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def test_jobs_run_survive_a_killed_worker_and_end_on_request(local_stack):
     local_stack.start("--no-serving")

@@ -319,7 +319,6 @@ GAPS = {"real/exo_sample.avi": 98, "real/exo_slowmo.mp4": 8, "real/made_vfr.mp4"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_videos_as_they_are_met_in_the_wild(real_data: Path, tmp_path: Path) -> None:
     with open(real_data / "odd" / "manifest.csv", newline="") as file:
         known = {row["path"]: row for row in csv.DictReader(file)}

@@ -116,7 +116,6 @@ def test_two_processes_with_half_a_batch_are_one_with_all_of_it(quick, name, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", SLOW)
 def test_so_they_are_with_every_switch(slow, name, tmp_path):
     assert_as_in_one_process(slow / name, SLOW[name], tmp_path)
