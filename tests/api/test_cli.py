@@ -1,6 +1,7 @@
 """The commands against a real control plane on a real port."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -40,6 +41,16 @@ def cmaev(monkeypatch, tmp_path):
         return result.exit_code, result.stdout, result.stderr
 
     return run
+
+
+class CountingClient(Client):
+    """Knows how often it asked for a job."""
+
+    polls = 0
+
+    def job(self, job_id):
+        self.polls += 1
+        return super().job(job_id)
 
 
 @pytest.fixture
@@ -122,12 +133,17 @@ def test_what_keeps_a_job_from_starting_is_told_once(live, submit, specs, capsys
         (queued, f"waiting for a free worker; under way: {busy}"),
         (waiting, f"waiting for job {busy}"),
     ):
-        with Client.from_environment() as client, ThreadPoolExecutor(1) as pool:
-            watching = pool.submit(watch.follow_job, client, job)
-            time.sleep(2.2)  # three polls, one second apart
+        with CountingClient.from_environment() as client, ThreadPoolExecutor(1) as pool:
+            watching, out, last_poll = pool.submit(watch.follow_job, client, job), "", math.inf
+            while not watching.done() and client.polls < last_poll:
+                out += capsys.readouterr().out
+                if last_poll == math.inf and reason in out:
+                    last_poll = client.polls + 2  # by then one more has had its say
+                time.sleep(0.05)
             live.user.post(f"/v1/jobs/{job}:cancel")
-            assert watching.result(20).state == "cancelled"
-        assert capsys.readouterr().out.splitlines().count(reason) == 1
+            assert watching.result(60).state == "cancelled"
+        out += capsys.readouterr().out
+        assert out.splitlines().count(reason) == 1
 
 
 @pytest.mark.parametrize(
@@ -205,7 +221,7 @@ def test_waiting_survives_a_restart_of_the_control_plane(live, serve, submit):
             waiting = pool.submit(client.wait, job, interval=0.05)
             again = serve(create_app(live.settings), port=port)
             live.finish(job)
-            assert waiting.result(20).state == "succeeded"
+            assert waiting.result(60).state == "succeeded"
         assert again.url == server.url
 
 
@@ -232,7 +248,10 @@ def worker(live, redis_url, tmp_path):
 
 
 def test_doctor_tells_what_is_wrong(live, worker, cmaev, agent, monkeypatch, tmp_path):
-    code, out, _ = cmaev("doctor")
+    deadline = time.monotonic() + 60
+    while (found := cmaev("doctor"))[0] and "none answers" in found[1]:
+        assert time.monotonic() < deadline, found  # a busy machine may need more than a ping's time
+    code, out, _ = found
     assert code == 0, out
     assert "1 answer, 0 attempts under way" in out
     worker.close()

@@ -57,8 +57,8 @@ def test_a_wrong_request_names_the_field(deployed, agent, request_options, statu
 
 @pytest.fixture
 def narrow(start, deployed):
-    """A control plane that takes little, slowly and one at a time."""
-    update = {"max_upload_bytes": 1000, "max_inferences": 1, "inference_seconds": 0.5}
+    """A control plane that takes little, and one at a time."""
+    update = {"max_upload_bytes": 1000, "max_inferences": 1}
     return start(deployed.settings.model_copy(update=update))
 
 
@@ -117,22 +117,36 @@ def test_an_agent_that_is_away_or_has_no_model_means_try_again(deployed, agent, 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
 
-def test_a_slow_answer_ends_and_a_full_house_says_so(narrow, agent):
+@pytest.fixture
+def release(agent):
+    """The agent answers once this is set, and at the end of the test."""
     release = threading.Event()
 
-    def slow(_video, _k):
-        release.wait(5)
+    def answer(_video, _k):
+        release.wait()
         return JSONResponse({})
 
-    agent.answer_classify = slow
-    with ThreadPoolExecutor(2) as pool:
+    agent.answer_classify = answer
+    yield release
+    release.set()
+
+
+def test_a_full_house_says_so(narrow, agent, release):
+    with ThreadPoolExecutor(1) as pool:
         first = pool.submit(narrow.user.post, URL, content=b"x")
-        while not agent.uploads:
+        while not agent.uploads and not first.done():
             time.sleep(0.01)
         second = narrow.user.post(URL, content=b"x")
+        healthy = narrow.user.get("/healthz")
+        release.set()
         assert (second.status_code, second.headers["Retry-After"]) == (503, "1")
-        assert narrow.user.get("/healthz").status_code == 200
-        assert first.result().status_code == 504
-    release.set()
-    agent.answer_classify = None
+        assert healthy.status_code == 200
+        assert first.result().status_code == 200
     assert narrow.user.post(URL, content=b"x").status_code == 200
+
+
+def test_a_slow_answer_ends_and_makes_room(start, deployed, release):
+    update = {"max_inferences": 1, "inference_seconds": 0.5}
+    hasty = start(deployed.settings.model_copy(update=update))
+    for _ in range(2):
+        assert hasty.user.post(URL, content=b"x").status_code == 504
