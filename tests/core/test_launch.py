@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cmaev import ranks
+from cmaev import launch, ranks
 from cmaev.runlock import RunBusyError, hold_run
 from cmaev_spec.exits import BadInput
 from cmaev_spec.job import parse_job
@@ -198,7 +198,6 @@ def test_ranks_find_each_other_and_end_whatever_their_group_still_does(
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("rank0_exit=1 rank1_exit=64", 64),
         ("steps=4000 tick=0.05 rank1_kill=9", 137),
         ("raise=bad", 64),
     ],
@@ -216,9 +215,22 @@ def test_a_rank_that_waits_for_one_that_was_stopped_is_ended(
 ) -> None:
     """As one that wants to join, where the other was stopped while it was still starting."""
     monkeypatch.setattr(ranks, "STOP_SETTLE_SECONDS", 0.0)
-    code = "import os, sys, time; os.environ['RANK'] == '1' and sys.exit(75); time.sleep(30); 1 / 0"
+    code = (
+        "import os, signal, sys, time; signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+        "os.environ['RANK'] == '1' and sys.exit(75); time.sleep(600); 1 / 0"
+    )
     resources = ResourceSpec(processes_per_node=2)
     assert ranks.run_ranks([sys.executable, "-c", code], resources=resources) == 75
+
+
+def test_bad_input_explains_the_other_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, "rank0_exit=1 rank1_exit=64", processes=2)
+    monkeypatch.setenv("PYTHONPATH", PATHS)
+    monkeypatch.setattr(ranks, "SETTLE_SECONDS", 120.0)  # for a rank that others keep from running
+    monkeypatch.setattr(ranks, "PEER_GRACE_SECONDS", 240.0)
+    assert launch.main(["--run-dir", str(run.path)]) == 64
 
 
 def test_killing_the_group_reaches_every_rank(tmp_path: Path, start: Launches) -> None:

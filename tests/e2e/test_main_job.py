@@ -21,8 +21,6 @@ from cmaev_spec.job import parse_job
 from cmaev_spec.rundir import RunDir
 from cmaev_spec.state import JobState
 
-pytestmark = pytest.mark.timeout(300)
-
 MODEL = "tiny"
 
 
@@ -39,15 +37,17 @@ class Place:
         made = synthesise(folder / "videos", classes=2, per_class=16, val_per_class=4)
         self.videos = Videos(train=made.train, val=made.val)
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """The stack's processes, or those with all of these words on their command lines."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("CMAEV_TEST_MARKER") == self.marker:
+                ours = process.environ().get("CMAEV_TEST_MARKER") == self.marker
+                if ours and process.pid != os.getpid() and {*words} <= {*process.cmdline()}:
                     found.append(process)
             except psutil.Error:
                 continue
-        return [process for process in found if process.pid != os.getpid()]
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def stack(place):
         patch.setenv("HOME", str(place.home))
         patch.setenv("TMPDIR", str(place.tmp))
         patch.setenv("CMAEV_TEST_MARKER", place.marker)
-        patch.setenv("CMAEV_LEASE_SECONDS", "4")
+        patch.setenv("CMAEV_LEASE_SECONDS", "12")
         patch.setenv("CMAEV_HEARTBEAT_SECONDS", "1")
         patch.setenv("CMAEV_SWEEP_SECONDS", "1")
         patch.chdir(place.cwd)
@@ -130,8 +130,8 @@ def test_a_killed_worker_costs_no_job(stack, place):
     job = stack.submit(spec)
     run = RunDir(place.state / "runs" / job.id)
     eventually(lambda: len(run.complete_checkpoints()) >= 2)
-    workers = [p for p in place.processes() if "cmaev_trainer" in " ".join(p.cmdline())]
-    os.kill(workers[0].pid, signal.SIGKILL)
+    (worker,) = place.processes("cmaev_trainer")
+    os.kill(worker.pid, signal.SIGKILL)
     job = stack.wait(job.id)
     assert job.state == JobState.SUCCEEDED, job.error
     assert [attempt.result for attempt in job.attempts] == ["lost", "succeeded"]
@@ -223,7 +223,9 @@ def test_bad_requests_to_the_endpoint(stack, served, name, body, status, words):
 
 
 def test_a_wrong_key_is_refused(stack):
-    answer = httpx.get(f"{stack.url}/v1/jobs", headers={"Authorization": "Bearer wrong"})
+    answer = httpx.get(
+        f"{stack.url}/v1/jobs", headers={"Authorization": "Bearer wrong"}, timeout=60
+    )
     assert answer.status_code == 401
     with Client(stack.url, "wrong") as stranger, pytest.raises(ApiError, match="key"):
         stranger.jobs()
@@ -233,7 +235,7 @@ def test_nothing_is_left(stack, place, request):
     """Stops the stack: no process, and no file outside its state folder."""
     assert place.processes()
     request.getfixturevalue("stopped")
-    eventually(lambda: not place.processes(), seconds=10)
+    eventually(lambda: not place.processes())
     left = [
         str(path.relative_to(place.folder))
         for folder in (place.home, place.tmp, place.cwd)
@@ -246,8 +248,7 @@ def test_nothing_is_left(stack, place, request):
 @pytest.fixture
 def stopped(place):
     """What Ctrl-C does to the stack."""
-    up = [p for p in place.processes() if "up" in p.cmdline() and "cmaev" in p.cmdline()]
-    for process in up:
+    for process in place.processes("cmaev", "up"):
         process.send_signal(signal.SIGTERM)
 
 
@@ -256,7 +257,7 @@ def post(stack, path, **body):
     return httpx.post(stack.url + path, headers={"Authorization": key}, timeout=60, **body)
 
 
-def eventually(condition, *, seconds=60):
+def eventually(condition, *, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

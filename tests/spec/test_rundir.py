@@ -82,7 +82,7 @@ def test_of_two_jobs_at_once_one_gets_it(tmp_path: Path, job: JobSpec, other_job
         for child in children:
             assert child.stdin is not None
             child.stdin.close()
-        codes = [child.wait(timeout=30) for child in children]
+        codes = [child.wait(timeout=120) for child in children]
         winner = RunDir(path).read_job()
         assert codes == ([0, 64, 0] if winner == job else [64, 0, 64])
         assert os.listdir(path) == ["spec.json"]

@@ -229,7 +229,6 @@ class Fleet:
             "CMAEV_WORKER_KEY": KEY,
             "CMAEV_RUNS_DIR": str(self.runs_dir),
             "CMAEV_TEST_MARKER": self.marker,
-            "CMAEV_STOP_GRACE_SECONDS": "2",
         }
         self.workers: list[subprocess.Popen[bytes]] = []
 

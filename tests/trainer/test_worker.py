@@ -48,7 +48,7 @@ def test_pause_and_resume(fleet, plane, eventually):
 
 def test_cancel_kills_a_run_that_does_not_listen(fleet, plane, eventually):
     plane.use("steps=4000 tick=0.05 ignore_term=1 grandchild=1")
-    fleet.start()
+    fleet.start(CMAEV_STOP_GRACE_SECONDS="2")
     fleet.deliver()
     eventually(lambda: fleet.steps())
     plane.desired = "cancel"

@@ -38,7 +38,7 @@ class LocalStack:
                 **{name: value for name, value in os.environ.items() if "CMAEV_" not in name},
                 "PYTHONPATH": str(FAKES),
                 "CMAEV_TEST_MARKER": self.marker,
-                "CMAEV_LEASE_SECONDS": "6",
+                "CMAEV_LEASE_SECONDS": "10",
                 "CMAEV_HEARTBEAT_SECONDS": "0.4",
                 "CMAEV_SWEEP_SECONDS": "0.3",
             },

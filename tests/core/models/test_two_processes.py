@@ -37,7 +37,7 @@ def test_loss_and_gradients_are_those_of_one_process(script, tmp_path, name, how
     loss = model(*script.make_batch())["loss"]
     loss.backward()
     try:
-        assert [process.wait(timeout=100) for process in processes] == [0, 0]
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
