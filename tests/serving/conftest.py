@@ -178,14 +178,14 @@ class Agent:
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{port_file.read_text().strip()}",
             headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=90,
+            timeout=180,
             trust_env=False,
         )
 
     def wait_until_ready(self) -> None:
         self.wait_for(lambda: self.client.get("/readyz").status_code == 200, what="ready")
 
-    def wait_for(self, condition: Callable[[], object], *, what: str, seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], object], *, what: str, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

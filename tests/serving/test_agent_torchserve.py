@@ -61,7 +61,7 @@ def test_torchserve_is_closed_to_those_without_its_token(agent: Any) -> None:
     for name, path in (("inference", "/ping"), ("management", "/models")):
         address = addresses[f"{name}_address"]
         assert address.startswith("http://127.0.0.1:")
-        assert httpx.get(address + path, trust_env=False).status_code == 400
+        assert httpx.get(address + path, timeout=60, trust_env=False).status_code == 400
     (java,) = [process for process in agent.processes() if "java" in process.name()]
     assert all(item.laddr.ip.endswith("127.0.0.1") for item in java.net_connections("tcp"))
     assert not any(name.startswith("CMAEV_AGENT_") for name in java.environ())
