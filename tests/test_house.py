@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 SOURCES = ("core", "trainer", "serving", "api")
 MOST_LINES = 350
-HELP_SECONDS = 0.5
+HELP_TIMES = 4  # it is 1.8; torch would make it 20
 # Folders that belong to one machine, and hosts that packages come from.
 MACHINE_PATHS = re.compile(
     r"/(?:work|home/\w+|root|Users/\w+)/(?:main|shared|\.)|/tmp/pytest-"
@@ -130,8 +130,15 @@ def test_the_control_plane_leaves_the_other_parts_alone() -> None:
 
 
 def test_help_answers_at_once() -> None:
-    """Best of five, in processor time: that is what a person waits for on an idle machine."""
-    command = [Path(sys.executable).with_name("cmaev"), "--help"]
+    """It takes little more than the library of commands alone, on whatever machine."""
+    alone, _ = processor_seconds([sys.executable, "-c", "import typer"])
+    seconds, told = processor_seconds([Path(sys.executable).with_name("cmaev"), "--help"])
+    assert "train" in told
+    assert seconds < HELP_TIMES * alone
+
+
+def processor_seconds(command: list[str | Path]) -> tuple[float, str]:
+    """The best of five, and what was printed."""
     seconds = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -139,8 +146,7 @@ def test_help_answers_at_once() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.returncode == 0, result.stderr
-        assert "train" in result.stdout
-    assert min(seconds) < HELP_SECONDS
+    return min(seconds), result.stdout
 
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:
