@@ -6,6 +6,7 @@ so `cmaev --help` answers at once.
 """
 
 import json
+import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -105,6 +106,8 @@ def claim(run: "RunDir", job: "JobSpec", *, allow_changes: bool = False) -> None
     from cmaev.runlock import RunBusyError, hold_run
     from cmaev_spec.job import SpecError
 
+    if run.path.is_dir() and not os.access(run.path, os.W_OK | os.X_OK):
+        raise SpecError([("run_dir", f"{run.path} cannot be written into; choose another")])
     try:
         run.claim(job)
     except SpecError:

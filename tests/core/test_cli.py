@@ -1,6 +1,7 @@
 """Commands of the library, as a user runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,23 @@ def test_an_unknown_preset_is_bad_input_that_lists_the_others() -> None:
     shown = presets("show", "none", "--json")
     assert shown.returncode == 64
     assert "nano-pretrain" in shown.stderr
+
+
+def test_a_run_directory_that_is_read_only_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked of the system as such a disk answers it, since root may write anywhere else."""
+    (tmp_path / "pretrain.yaml").write_text(presets("show", "nano-pretrain").stdout)
+    (run := tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == run and mode & os.W_OK))
+    spec = str(tmp_path / "pretrain.yaml")
+    monkeypatch.setattr(sys, "argv", ["cmaev", "train", spec, "--run-dir", str(run)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 64
+    message = f"error: run_dir: {run} cannot be written into; choose another\n"
+    assert capsys.readouterr().err == message
+    assert not any(run.iterdir())
 
 
 def test_a_full_disk_is_a_message(
