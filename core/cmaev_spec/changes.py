@@ -1,8 +1,9 @@
 """What of a job may change between the attempts of one run, and on what terms.
 
 *Free* fields have no influence on what comes out beyond the order of sums: what a run computes on,
-how it reads, logs and saves, ways to the same result in less time or memory. *Asked* ones change
-what comes out from the next step on, as a rate or an augmentation does. *Fixed* ones give weights
+how it reads, logs and saves, ways to the same result in less time or memory. (Each process draws on
+its own what is drawn on the device, so that much depends on their number.) *Asked* ones change what
+comes out from the next step on, as a rate or an augmentation does. *Fixed* ones give weights
 another shape, steps and samples another meaning, or had their effect before the first step: a new
 run can take them, with this one as its `init`.
 """
