@@ -6,6 +6,7 @@ Videos are noise that depends on the step alone; each process takes its share of
 """
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,3 +131,5 @@ def main():
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # its group's threads, which live on, could abort the usual way out
