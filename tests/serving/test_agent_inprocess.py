@@ -240,9 +240,7 @@ def test_a_worker_that_dies_of_a_video_costs_only_that_request(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (response := kill_while_it_reads()).status_code == 200:
         assert time.monotonic() < deadline, "the worker was never seen with a video in its hands"
-        assert (
-            agent.classify(video_bytes).status_code == 200
-        )  # one that was killed too late is missed
+        assert agent.classify(video_bytes).status_code == 200  # misses one killed too late
     assert "died" in problem(response, 503)["detail"]
     assert int(response.headers["retry-after"]) > 0
     assert agent.classify(video_bytes).status_code == 200
