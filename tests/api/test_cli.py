@@ -17,6 +17,7 @@ from cmaev_api.client import ApiError, Client
 from cmaev_api.commands import watch
 from cmaev_api.local import ready
 from cmaev_spec import lifeline
+from cmaev_spec.ports import free_port
 
 
 @pytest.fixture
@@ -210,8 +211,8 @@ def test_a_video_that_is_too_large_gets_its_answer_over_a_real_socket(
 
 
 def test_waiting_survives_a_restart_of_the_control_plane(live, serve, submit):
-    server = serve(create_app(live.settings))
-    port = server.socket.getsockname()[1]
+    port = free_port()
+    server = serve(create_app(live.settings), port=port)
     job = submit()
     with Client(server.url, live.settings.admin_key.get_secret_value()) as client:
         server.stop()

@@ -14,6 +14,7 @@ import pytest
 from cmaev_api.client import ApiError, Client
 from cmaev_api.commands.serve import listen
 from cmaev_spec import lifeline
+from cmaev_spec.ports import free_port
 
 SERVE = [
     sys.executable,
@@ -34,18 +35,17 @@ def wait_for(url, process):
 
 
 @pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+def port():
+    return free_port()
 
 
 @pytest.fixture
-def environment(tmp_path, redis_url, free_port):
+def environment(tmp_path, redis_url, port):
     return {
         **os.environ,
         "CMAEV_STATE_DIR": str(tmp_path / "state"),
         "CMAEV_REDIS_URL": redis_url,
-        "CMAEV_PORT": str(free_port),
+        "CMAEV_PORT": str(port),
     }
 
 
@@ -57,8 +57,8 @@ def served(environment):
     child.close()
 
 
-def test_serve_starts_answers_and_stops_cleanly(served, environment, free_port, tmp_path):
-    url = f"http://127.0.0.1:{free_port}"
+def test_serve_starts_answers_and_stops_cleanly(served, environment, port, tmp_path):
+    url = f"http://127.0.0.1:{port}"
     assert wait_for(url, served).json() == {"status": "ok"}
     with Client(url, (tmp_path / "state" / "api-key").read_text()) as client:
         assert client.jobs() == []
@@ -83,7 +83,7 @@ def test_small_answers_do_not_wait_for_nagle():
             assert connection.proto == socket.IPPROTO_TCP
 
 
-def test_serve_ends_with_its_parent(environment, free_port):
+def test_serve_ends_with_its_parent(environment, port):
     code = (
         "import sys, time; from cmaev_spec import lifeline\n"
         f"child = lifeline.spawn({SERVE!r}); print(child.pid, flush=True); time.sleep(600)"
@@ -92,7 +92,7 @@ def test_serve_ends_with_its_parent(environment, free_port):
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
     )
     pid = int(parent.stdout.readline())
-    url = f"http://127.0.0.1:{free_port}"
+    url = f"http://127.0.0.1:{port}"
     for _ in range(1200):
         try:
             httpx.get(f"{url}/healthz")

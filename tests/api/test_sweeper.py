@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from cmaev_api.local.ports import free_port
 from cmaev_api.sweeper import Sweeper
 from cmaev_api.tables import Attempt, Job, utc_now
+from cmaev_spec.ports import free_port
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from celery import Celery
 from fastapi import FastAPI, HTTPException, Request
 
 from cmaev_spec.job import JobSpec, parse_job
+from cmaev_spec.ports import free_port
 from cmaev_spec.state import JobState
 from cmaev_spec.wire import QUEUE, TASK_RUN_ATTEMPT
 from cmaev_spec.worker_protocol import (
@@ -195,8 +196,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert spec is not None
     assert spec.origin is not None
     (binary,) = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tmp_path_factory.mktemp("valkey")
     server = subprocess.Popen(
         [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", ""],

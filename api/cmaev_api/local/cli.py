@@ -82,7 +82,7 @@ def plan(
     import os
 
     from cmaev_api.local import services
-    from cmaev_api.local.ports import free_port
+    from cmaev_spec.ports import free_port
 
     stages: list[list[Service]] = []
     redis_url = os.environ.get("CMAEV_REDIS_URL")

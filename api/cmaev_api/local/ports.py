@@ -1,20 +1,13 @@
 """Ports of this machine."""
 
 import errno
-import socket
 import time
 
 from cmaev_spec.exits import BadInput
+from cmaev_spec.ports import free_port, listen
 
 _PATIENCE_SECONDS = 2.0
 """A stack that was killed a moment ago may still be letting go of its port."""
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
-    with _listen(host, 0) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def claim_port(host: str, port: int) -> int:
@@ -28,17 +21,12 @@ def claim_port(host: str, port: int) -> int:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            _listen(host, port).close()
+            listen(host, port).close()
             return port
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise BadInput(_explain(host, port, error)) from None
             time.sleep(0.1)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
 
 
 def _explain(host: str, port: int, error: OSError) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cmaev_api.local import ready, services
-from cmaev_api.local.ports import claim_port, free_port
+from cmaev_api.local.ports import claim_port
 from cmaev_api.local.state import StateDir
 from cmaev_spec.exits import BadInput
+from cmaev_spec.ports import free_port
 
 
 @pytest.fixture
