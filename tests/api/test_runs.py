@@ -43,6 +43,17 @@ def test_metrics_are_the_complete_rows_of_the_file(plane, submit):
     assert plane.user.get(f"/v1/jobs/{job}/metrics", params=after).json()["items"] == []
 
 
+def test_damaged_rows_of_the_metrics_are_left_out(plane, submit):
+    job = submit()
+    path = plane.run_dir(job) / "metrics.jsonl"
+    path.write_bytes(b'{"step":1}\n\0\0\xff\n{"step":3}\n17\n')
+    url = f"/v1/jobs/{job}/metrics"
+    first = plane.user.get(url, params={"limit": 1}).json()
+    assert first == {"items": [{"step": 1}], "next_after": 1}
+    rest = plane.user.get(url, params={"after": 1}).json()
+    assert rest == {"items": [{"step": 3}], "next_after": 4}
+
+
 @pytest.fixture
 def run_with_picture(plane, submit):
     job = submit()

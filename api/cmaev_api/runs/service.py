@@ -51,17 +51,19 @@ class RunService:
         return read_log(self._run(job_id).log, offset=offset, limit=tail)
 
     def metrics(self, job_id: str, *, after: int, limit: int) -> MetricRows:
-        """Rows of `metrics.jsonl` after the first `after` ones."""
+        """Rows of `metrics.jsonl` after the first `after` lines, without damaged ones."""
         path = self._run(job_id).metrics
         rows: list[dict[str, Any]] = []
+        end = after
         if path.is_file():
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 for number, line in enumerate(file):
                     if len(rows) == limit or not line.endswith("\n"):  # a row still being written
                         break
                     if number >= after:
-                        rows.append(json.loads(line, parse_constant=lambda _name: None))
-        return MetricRows(items=rows, next_after=after + len(rows))
+                        rows += _row(line)
+                        end = number + 1
+        return MetricRows(items=rows, next_after=end)
 
     def artifacts(self, job_id: str) -> ArtifactList:
         """The files that the run announced."""
@@ -88,6 +90,15 @@ class RunService:
         if self._jobs.get(job_id) is None:
             raise not_found(f"there is no job {job_id!r}", fix="`cmaev jobs list` shows the jobs")
         return RunDir(self._settings.runs / job_id)
+
+
+def _row(line: str) -> list[dict[str, Any]]:
+    """The row of a line; none where it is damaged, which the run says itself when it goes on."""
+    try:
+        row = json.loads(line, parse_constant=lambda _name: None)
+    except ValueError:
+        return []
+    return [row] if isinstance(row, dict) else []
 
 
 def read_log(path: Path, *, offset: int | None, limit: int) -> LogPart:
