@@ -86,7 +86,7 @@ def test_the_same_call_goes_on(start: Start, tmp_path: Path) -> None:
 
 def test_changes_are_taken_where_they_are_allowed(start: Start) -> None:
     run = start("steps=2")
-    (run.path / "summary.json").write_text("{}")
+    (run.path / "summary.json").write_text("{}")  # which the quick runner does not
     with pytest.raises(BadInput) as caught:
         start("steps=2", base_lr=0.5)
     assert "optim.base_lr is 0.008 there and 0.5 here" in str(caught.value)
@@ -94,6 +94,8 @@ def test_changes_are_taken_where_they_are_allowed(start: Start) -> None:
     changed = start("steps=2", base_lr=0.5, allow_changes=True).job
     assert isinstance(changed, PretrainJob)
     assert changed.optim.base_lr == 0.5
+    assert not run.finished, "the summary was of the old job"
+    (run.path / "summary.json").write_text("{}")
     refused = changed.optim.base_lr / 2
     with pytest.raises(BadInput, match="no such file"):
         start("raise=bad", base_lr=refused, allow_changes=True)
